@@ -1,0 +1,143 @@
+"""The integers that every back end computes: rounding, scales, packing, confidence.
+
+Everything is dyadic (a small integer times a power of two), so that sums which a float engine
+forms are exact in any order as long as they stay below 2**24 units; `exact_scale_and_bias` chooses
+scales for which they do. NumPy only; the trainer, the exporter and the runtime all call this file.
+"""
+
+import enum
+from collections.abc import Sequence
+
+import numpy as np
+
+from .errors import CocError
+
+EXACT_LIMIT = 1 << 24
+"""Integers below this are exact in float32, and so are their sums in any order."""
+
+MULTIPLIER_BITS = 8
+"""A channel's scale has at most this many significant bits (HAWQ-V3 calls such numbers dyadic)."""
+
+
+class Encoding(enum.Enum):
+    """How a k-bit weight code q stands for an integer."""
+
+    ODD = "odd"
+    """2 q - (2**k - 1): the odd integers of DoReFa, without a zero level; 1 bit gives -1 and +1."""
+    SYMMETRIC = "symmetric"
+    """q - 2**(k-1), the most negative value unused: what 8-bit layers hold."""
+
+
+def decode(codes: np.ndarray, bits: int, encoding: Encoding) -> np.ndarray:
+    """Weight codes (uint8, any shape) as the int32 integers that they stand for."""
+    wide = codes.astype(np.int32)
+    if encoding is Encoding.ODD:
+        return 2 * wide - ((1 << bits) - 1)
+    return wide - (1 << (bits - 1))
+
+
+def encode(integers: np.ndarray, bits: int, encoding: Encoding) -> np.ndarray:
+    """The uint8 codes of integers that `decode` would give back."""
+    wide = np.asarray(integers).astype(np.int64)
+    odd = encoding is Encoding.ODD
+    codes = (wide + (1 << bits) - 1) >> 1 if odd else wide + (1 << (bits - 1))
+    if codes.min(initial=0) < 0 or codes.max(initial=0) >= 1 << bits:
+        raise CocError(f"weights do not fit {bits} bits with {encoding.value} encoding")
+    result: np.ndarray = codes.astype(np.uint8)
+    if not np.array_equal(decode(result, bits, encoding), wide):
+        raise CocError(f"weights are not representable with {bits}-bit {encoding.value} encoding")
+    return result
+
+
+def pack(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Codes (uint8, flattened in C order) at `bits` each: ceil(bits * count / 8) bytes, low bits first."""
+    flat = np.ascontiguousarray(codes, dtype=np.uint8).reshape(-1, 1)
+    return np.packbits((flat >> np.arange(bits, dtype=np.uint8)) & 1, bitorder="little")
+
+
+def unpack(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """The first `count` codes of what `pack` wrote, uint8 [count]."""
+    planes = np.unpackbits(packed, bitorder="little")[: count * bits].reshape(count, bits)
+    return (planes << np.arange(bits, dtype=np.uint8)).sum(axis=1, dtype=np.uint8)
+
+
+def requantize(acc: np.ndarray, multiplier: np.ndarray | float, zero_point: int, bits: int) -> np.ndarray:
+    """uint8 codes clip(rint(float32(acc) * float32(multiplier)) + zero_point, 0, 2**bits - 1).
+
+    Ties go to even.
+    """
+    scaled = np.rint(acc.astype(np.float32) * np.asarray(multiplier, dtype=np.float32))
+    return np.clip(scaled + np.float32(zero_point), 0, (1 << bits) - 1).astype(np.uint8)
+
+
+def round_significant(values: np.ndarray, bits: int) -> np.ndarray:
+    """Positive float64 values rounded to `bits` significant bits."""
+    mantissa, exponent = np.frexp(values)
+    result: np.ndarray = np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits)
+    return result
+
+
+def odd_part(values: np.ndarray) -> np.ndarray:
+    """The odd integer m of positive float32 values m * 2**e, as int64."""
+    mantissa = np.ldexp(np.frexp(values.astype(np.float64))[0], 24).astype(np.int64)
+    return mantissa // np.maximum(mantissa & -mantissa, 1)
+
+
+def worst_sum(integers: np.ndarray, zero_point: int, bits: int) -> np.ndarray:
+    """Largest magnitude of any partial sum of w * (q - zero_point) per output channel, int64 [O].
+
+    `integers` is [O, ...]; q runs over all codes of `bits` bits.
+    """
+    flat = integers.reshape(len(integers), -1).astype(np.int64)
+    positive = np.where(flat > 0, flat, 0).sum(axis=1)
+    negative = positive - flat.sum(axis=1)
+    low, high = zero_point, (1 << bits) - 1 - zero_point
+    return np.maximum(positive * high + negative * low, positive * low + negative * high)
+
+
+def exact_scale_and_bias(
+    scale: np.ndarray, bias: np.ndarray, input_exponent: int, worst: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Round a layer's real scale and bias so that any float32 evaluation of it is exact.
+
+    scale, bias: real values per output channel, float64 [O]; scale > 0. worst: `worst_sum` of the
+    layer. Returns (scale float32 [O], bias int32 [O]); the bias counts units of
+    scale * 2**input_exponent. A scale keeps up to MULTIPLIER_BITS significant bits, fewer where
+    its odd part m would let m * (worst + |bias|) reach 2**24. A scale too small for its bias is
+    raised. Raises CocError where the sum alone is too large.
+    """
+    if worst.max(initial=0) >= EXACT_LIMIT // 2:
+        raise CocError(f"sums reach {int(worst.max())}, beyond 2**23: use fewer weight bits or channels")
+    unit = 2.0**input_exponent
+    smallest = np.abs(bias) / unit / (EXACT_LIMIT // 2 - 2)
+    raised = np.maximum(scale, np.maximum(smallest, 2.0**-60))
+    chosen = 2.0 ** np.ceil(np.log2(raised))
+    for bits in range(1, MULTIPLIER_BITS + 1):
+        candidate = round_significant(raised, bits)
+        rounded_bias = np.rint(bias / (candidate * unit))
+        reach = worst + np.abs(rounded_bias)
+        exact = odd_part(candidate.astype(np.float32)) * reach < EXACT_LIMIT
+        chosen = np.where(exact, candidate, chosen)
+    return chosen.astype(np.float32), np.rint(bias / (chosen * unit)).astype(np.int32)
+
+
+def confidence(logits: np.ndarray) -> np.ndarray:
+    """Maximum softmax probability, 1 / sum_i exp(l_i - max l), float32 [N] of logits [N, C].
+
+    Single precision, summed in index order.
+    """
+    logits = np.asarray(logits, dtype=np.float32)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.float32(1) / np.add.accumulate(exponentials, axis=1)[:, -1]
+
+
+def gate_thresholds(thresholds: Sequence[float]) -> np.ndarray:
+    """float32 [early exits], as every back end compares them with a confidence, which can be 1.
+
+    A threshold just above 1 must not round to 1: it says never to leave.
+    """
+    wide = np.minimum(np.array(thresholds, np.float64), 2)
+    values = wide.astype(np.float32)
+    never = np.nextafter(np.float32(1), np.float32(2))
+    result: np.ndarray = np.where((wide > 1) & (values <= 1), never, values)
+    return result

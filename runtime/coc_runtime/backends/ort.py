@@ -1,0 +1,105 @@
+"""ONNX Runtime: the one file for single images, a session per segment for batches."""
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from ..errors import CocError
+from ..onnxfile import INPUT, OUTPUT_CARRY, OUTPUT_LOGITS, OnnxFile
+
+QUIET = 4
+"""Log only what is fatal; what matters arrives as an exception. (enable_fallback=0 keeps onnxruntime from
+printing errors before it raises them.)"""
+
+
+class OrtBackend:
+    """A `Backend` on onnxruntime; sessions are created when first needed, once, also under threads."""
+
+    name = "onnxruntime"
+
+    def __init__(self, file: OnnxFile, threads: int = 1, *, optimize: bool = True) -> None:
+        """threads: of one operator. optimize=False turns off all graph optimizations (parity checks).
+
+        Raises CocError if onnxruntime is not installed.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            message = f"onnxruntime cannot be imported ({error}): pip install 'coc-deploy[ort]'"
+            raise CocError(message) from None
+        self._ort: Any = onnxruntime
+        self._file = file
+        self._threads = threads
+        self._optimize = optimize
+        self._lock = threading.Lock()
+        self._sessions: dict[int | None, Any] = {}
+
+    def run_segment(self, index: int, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """See `Backend.run_segment`."""
+        last = index == len(self._file.graph.segments) - 1
+        outputs = [OUTPUT_LOGITS] if last else [OUTPUT_LOGITS, OUTPUT_CARRY]
+        results = self._run(index, outputs, {INPUT: np.ascontiguousarray(codes)})
+        logits, carry = results[0], None if last else results[1]
+        self._check_logits(logits, len(codes))
+        if carry is not None:
+            name = self._file.graph.segments[index].carry
+            assert name is not None
+            shape = (len(codes), *self._file.graph.tensors[name].shape)
+            if carry.shape != shape or carry.dtype != np.uint8:
+                raise CocError(f"segment {index} of the file gives {carry.shape}, its manifest says {shape}")
+        return logits, carry
+
+    def run_single(self, images: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, int]:
+        """One image, uint8 [1, C, H, W], to its exit in one call: (logits float32 [1, classes], exit)."""
+        feeds = {"image": np.ascontiguousarray(images)}
+        if self._file.graph.thresholds:
+            feeds["thresholds"] = np.asarray(thresholds, dtype=np.float32)
+        logits, taken = self._run(None, ["logits", "exit"], feeds)
+        self._check_logits(logits, 1)
+        if taken.shape != (1,) or not 0 <= taken[0] < len(self._file.graph.segments):
+            raise CocError("the file takes an exit that its manifest does not have: export it again")
+        return logits, int(taken[0])
+
+    def _run(self, key: int | None, outputs: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        session = self._session(key)
+        try:
+            results: list[np.ndarray] = session.run(outputs, feeds)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise CocError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
+        return results
+
+    def _check_logits(self, logits: np.ndarray, count: int) -> None:
+        """A file whose operators contradict its manifest must not lead to another error later."""
+        shape = (count, self._file.graph.classes)
+        if logits.shape != shape or logits.dtype != np.float32:
+            raise CocError(
+                f"the file gives logits {logits.shape}, its manifest says {shape}: export it again"
+            )
+
+    def _session(self, key: int | None) -> Any:
+        """Session of segment `key`, or of the one file for None."""
+        with self._lock:
+            if key not in self._sessions:
+                data = self._file.data if key is None else self._file.segment_model(key)
+                self._sessions[key] = self._create(data)
+            return self._sessions[key]
+
+    def _create(self, data: bytes) -> Any:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = QUIET
+        if not self._optimize:
+            options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            return self._ort.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise CocError(f"onnxruntime refuses the model: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:300] if lines else type(error).__name__

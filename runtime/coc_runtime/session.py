@@ -1,0 +1,207 @@
+"""Session: opens an artifact, runs images on a backend, and stops each at its first confident exit."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import arithmetic
+from .backends import Backend
+from .errors import CocError
+from .graph import Graph, check_thresholds, verify
+
+BACKENDS = ("onnxruntime", "reference")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run gives for each image, in the order of the images."""
+
+    logits: np.ndarray
+    """float32 [N, classes], of the exit that the image took"""
+    label: np.ndarray
+    """int64 [N], the class of the largest logit; the first of equals"""
+    exit: np.ndarray
+    """int64 [N], 0 to exits - 1"""
+    confidence: np.ndarray
+    """float32 [N], maximum softmax probability"""
+    bitops: np.ndarray
+    """int64 [N], spent up to the exit taken, the heads evaluated on the way included"""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a session runs, and on what."""
+
+    input_shape: tuple[int, ...]
+    """(C, H, W) of an image"""
+    classes: int
+    exits: int
+    """early exits and the final one"""
+    thresholds: tuple[float, ...]
+    """one per early exit, as given or as stored in the file"""
+    exit_bitops: tuple[int, ...]
+    """BitOps of an image that leaves at each exit"""
+    backend: str
+    reason: str
+    """why this backend"""
+
+
+class Session:
+    """A model ready to run. Threads may share it: running changes nothing in it.
+
+    `info` says what it runs, `graph` is the integer graph.
+    """
+
+    info: Info
+    graph: Graph
+
+    def __init__(
+        self,
+        path: str | Path,
+        backend: str = "auto",
+        threads: int = 1,
+        thresholds: Sequence[float] | None = None,
+    ) -> None:
+        """Open an artifact.
+
+        backend: "onnxruntime", "reference" (NumPy) or "auto": ONNX Runtime if it can be imported,
+        else the reference. threads: of ONNX Runtime; the reference leaves this to NumPy. thresholds: one
+        per early exit instead of the file's; 0 always leaves there, above 1 never.
+        Raises CocError: file missing, unreadable or damaged; unknown or missing backend; bad thresholds.
+        """
+        name, reason = _choose_backend(backend)
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise CocError(f"threads must be an integer of at least 1, {threads!r} given")
+        from .onnxfile import read
+
+        file = read(Path(path))
+        if name == "reference":
+            self._bind(file.graph, _reference(file.graph), reason, thresholds)
+        else:
+            from .backends.ort import OrtBackend
+
+            self._bind(file.graph, OrtBackend(file, threads), reason, thresholds)
+
+    @classmethod
+    def from_graph(
+        cls, graph: Graph, thresholds: Sequence[float] | None = None, backend: Backend | None = None
+    ) -> "Session":
+        """A session for a graph in memory, on the NumPy reference or a given backend; CocError if illegal."""
+        verify(graph)
+        session = cls.__new__(cls)
+        reason = "graphs in memory run on the reference" if backend is None else "given"
+        session._bind(graph, backend or _reference(graph), reason, thresholds)
+        return session
+
+    def _bind(self, graph: Graph, backend: Backend, reason: str, thresholds: Sequence[float] | None) -> None:
+        values = check_thresholds(
+            graph.thresholds if thresholds is None else _as_tuple(thresholds), len(graph.segments) - 1
+        )
+        self.graph = graph
+        self._backend = backend
+        self._thresholds = arithmetic.gate_thresholds(values)
+        self._bitops = np.array(graph.exit_bitops(), dtype=np.int64)
+        self.info = Info(
+            input_shape=graph.tensors[graph.input].shape,
+            classes=graph.classes,
+            exits=len(graph.segments),
+            thresholds=values,
+            exit_bitops=tuple(graph.exit_bitops()),
+            backend=backend.name,
+            reason=reason,
+        )
+
+    def run(self, images: np.ndarray) -> Result:
+        """Classify images, each up to its first confident exit.
+
+        images: raw pixels, uint8 [N, C, H, W]; N may be 0. The result does not depend on how images
+        are grouped into batches. Raises CocError for another type or shape.
+        """
+        self._check_images(images)
+        if len(images) == 1 and self._backend.run_single is not None:
+            logits, taken = self._backend.run_single(images, self._thresholds)
+            return self._result(logits, np.array([taken], dtype=np.int64))
+        logits = np.empty((len(images), self.info.classes), np.float32)
+        exits = np.empty(len(images), np.int64)
+        waiting, codes = np.arange(len(images)), images
+        for index in range(self.info.exits):
+            if len(waiting) == 0:
+                break
+            found, carry = self._backend.run_segment(index, codes)
+            leave = self._leaves(index, found)
+            logits[waiting[leave]] = found[leave]
+            exits[waiting[leave]] = index
+            waiting = waiting[~leave]
+            if carry is not None:
+                codes = carry[~leave]
+        return self._result(logits, exits)
+
+    def logits_per_exit(self, images: np.ndarray) -> np.ndarray:
+        """Logits of every exit for every image, nothing left early: float32 [exits, N, classes].
+
+        What calibration and parity checks look at. Takes and refuses what `run` does.
+        """
+        self._check_images(images)
+        logits = np.empty((self.info.exits, len(images), self.info.classes), np.float32)
+        codes: np.ndarray | None = images
+        for index in range(self.info.exits if len(images) else 0):
+            assert codes is not None
+            logits[index], codes = self._backend.run_segment(index, codes)
+        return logits
+
+    def _leaves(self, index: int, logits: np.ndarray) -> np.ndarray:
+        """Which images leave at an exit, bool [N]; at the last, all."""
+        if index == self.info.exits - 1:
+            return np.ones(len(logits), dtype=bool)
+        leave: np.ndarray = arithmetic.confidence(logits) >= self._thresholds[index]
+        return leave
+
+    def _result(self, logits: np.ndarray, exits: np.ndarray) -> Result:
+        return Result(
+            logits=logits,
+            label=logits.argmax(axis=1).astype(np.int64),
+            exit=exits,
+            confidence=arithmetic.confidence(logits),
+            bitops=self._bitops[exits],
+        )
+
+    def _check_images(self, images: np.ndarray) -> None:
+        expected = f"expected uint8 [N, {', '.join(map(str, self.info.input_shape))}]"
+        if not isinstance(images, np.ndarray):
+            raise CocError(f"images are a {type(images).__name__}, not a NumPy array: {expected}")
+        if images.dtype != np.uint8:
+            raise CocError(f"images are {images.dtype}: {expected}, raw pixels 0 to 255")
+        if images.ndim != 4 or images.shape[1:] != self.info.input_shape:
+            raise CocError(f"images have shape {list(images.shape)}: {expected}")
+
+
+def _choose_backend(name: str) -> tuple[str, str]:
+    """(backend, why) for what the user asked for."""
+    if name == "reference":
+        return name, "asked for"
+    if name not in ("onnxruntime", "auto"):
+        raise CocError(f"unknown backend {name!r}: choose one of auto, {', '.join(BACKENDS)}")
+    try:
+        importlib.import_module("onnxruntime")
+    except ImportError as error:
+        if name == "auto":
+            return "reference", f"onnxruntime cannot be imported ({error}): pip install 'coc-deploy[ort]'"
+        message = f"backend onnxruntime cannot be imported ({error}): pip install 'coc-deploy[ort]'"
+        raise CocError(message) from error
+    return "onnxruntime", "asked for" if name == "onnxruntime" else "the fastest that is installed"
+
+
+def _reference(graph: Graph) -> Backend:
+    from .backends.reference import ReferenceBackend
+
+    return ReferenceBackend(graph)
+
+
+def _as_tuple(thresholds: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in thresholds)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CocError(f"thresholds must be a list of numbers, {thresholds!r} given") from error

@@ -1,0 +1,37 @@
+"""Puts tests/ on sys.path, so that every test folder can say `from graphs import random_graph`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """One finished run of tiny.RECIPE through coc-compress, which tests read but do not change."""
+
+    recipe: Path
+    out: Path
+    stdout: str
+
+    @property
+    def model(self) -> Path:
+        return self.out / "model.pt"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    import contextlib
+    import io
+
+    from coc_deploy.cli import main
+    from tiny import write_recipe
+
+    folder = tmp_path_factory.mktemp("tiny")
+    recipe, out, stdout = write_recipe(folder), folder / "run", io.StringIO()
+    with contextlib.redirect_stdout(stdout):
+        assert main([str(recipe), "--out", str(out), "--threads", "1"]) == 0
+    return TinyRun(recipe, out, stdout.getvalue())

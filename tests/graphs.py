@@ -1,0 +1,165 @@
+"""Small legal graphs with random weights, and images for them: what backends are compared on."""
+
+import numpy as np
+
+from coc_runtime import arithmetic
+from coc_runtime.arithmetic import Encoding
+from coc_runtime.graph import LOGIT_BITS, Graph, Segment, verify
+from coc_runtime.ops import Add, Conv, GlobalAveragePool, Linear, Op, Tensor, Weight, convolve
+
+CALIBRATION_IMAGES = 24
+
+
+def random_images(graph: Graph, count: int, seed: int = 0) -> np.ndarray:
+    """uint8 [count, *input shape], of varying brightness and contrast, so that exits vary too."""
+    return _images(np.random.default_rng(seed), count, graph.tensors[graph.input].shape)
+
+
+def random_graph(
+    seed: int,
+    bits: int = 1,
+    act_bits: int = 8,
+    exits: int = 1,
+    channels: int = 8,
+    size: int = 8,
+    classes: int = 10,
+) -> Graph:
+    """A residual network of `exits` early exits and a final one, so `exits + 1` segments.
+
+    Input [3, size, size]. An 8-bit symmetric stem; then in every segment an identity block, in even
+    segments also a block of stride 2 with a 1x1 shortcut, and a head. `bits`: of the weights of the
+    blocks; `act_bits`: of the unsigned activations (the signed ones before additions have 8). Scales are
+    chosen on random images such that codes spread over their range; thresholds such that about half
+    of the images leave at each exit. The same arguments give the same graph.
+    """
+    builder = _Builder(np.random.default_rng(seed), size)
+    builder.bits, builder.act_bits = bits, act_bits
+    x = builder.conv("stem", "image", channels, 3, bits=8)
+    segments, thresholds = [], []
+    for index in range(exits + 1):
+        x = builder.block(f"segment{index}.identity", x, stride=1)
+        if index % 2 == 0:
+            x = builder.block(f"segment{index}.down", x, stride=2)
+        logits, threshold = builder.head(f"segment{index}.head", x, classes)
+        nodes, builder.nodes = tuple(builder.nodes), []
+        segments.append(Segment(nodes, logits, x if index < exits else None))
+        thresholds.append(threshold)
+    meta = {
+        "source_sha256": "0" * 64,
+        "chain": "DPQE",
+        "data": "random",
+        "chain_bits": [bits, act_bits],
+        "original_bitops": 1024 * 40_813_184,
+        "original_bits": 32 * 270_896,
+    }
+    graph = Graph("image", builder.tensors, tuple(segments), tuple(thresholds[:-1]), meta)
+    verify(graph)
+    return graph
+
+
+def _images(rng: np.random.Generator, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    brightness = rng.uniform(40, 215, (count, shape[0], 1, 1))
+    contrast = rng.uniform(5, 90, (count, 1, 1, 1))
+    noise = rng.standard_normal((count, *shape))
+    return np.clip(np.rint(brightness + contrast * noise), 0, 255).astype(np.uint8)
+
+
+class _Builder:
+    """Appends operators, running each on random images to see what range its output needs."""
+
+    bits: int
+    act_bits: int
+
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        self.rng = rng
+        self.nodes: list[Op] = []
+        self.tensors = {"image": Tensor("image", (3, size, size), 8, 128, -7)}
+        self.codes = {"image": _images(rng, CALIBRATION_IMAGES, (3, size, size))}
+
+    def block(self, name: str, x: str, stride: int) -> str:
+        channels = self.tensors[x].shape[0] * stride
+        y = self.conv(f"{name}.conv1", x, channels, 3, stride=stride)
+        groups = 1 if stride == 1 else 2
+        branch = self.conv(f"{name}.conv2", y, channels, 3, groups=groups, signed=True, exponent=-4)
+        shortcut = x
+        if stride > 1:
+            shortcut = self.conv(f"{name}.shortcut", x, channels, 1, stride=stride, signed=True, exponent=-3)
+        return self.add(f"{name}.add", branch, shortcut)
+
+    def conv(
+        self,
+        name: str,
+        x: str,
+        out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bits: int | None = None,
+        signed: bool = False,
+        exponent: int = -5,
+    ) -> str:
+        """A convolution whose output's codes have a standard deviation of about a quarter of their range."""
+        source, rng = self.tensors[x], self.rng
+        weight = _weight(rng, (out, source.shape[0] // groups, kernel, kernel), bits or self.bits)
+        even = source.shape[1] % 2 == 0 and source.shape[1] > 1
+        pads = (0, 0, 1, 1) if stride == 2 and even else (1, 1, 1, 1)
+        if kernel == 1:
+            pads = (0, 0, 0, 0)
+        zeros = np.zeros(out, np.int32)
+        bare = Conv(name, x, name, weight, zeros, np.ones(out, np.float32), stride, pads, groups)
+        acc = _accumulate(bare, source, self.codes[x])
+        output_bits = 8 if signed or self.act_bits == 8 else self.act_bits
+        spread = np.ldexp(float(1 << output_bits) / (5 if signed else 3), exponent)
+        unit = 2.0**source.exponent
+        scale = spread * rng.uniform(0.6, 1.4, out) / (np.maximum(acc.std(axis=(0, 2, 3)), 1) * unit)
+        shift = rng.uniform(0.05, 0.6, out) * np.where(np.arange(out) % 2, -spread, spread)
+        bias = shift - acc.mean(axis=(0, 2, 3)) * scale * unit
+        worst = arithmetic.worst_sum(weight.integers, source.zero_point, source.bits)
+        exact_scale, exact_bias = arithmetic.exact_scale_and_bias(scale, bias, source.exponent, worst)
+        node = Conv(name, x, name, weight, exact_bias, exact_scale, stride, pads, groups)
+        shape = node.output_shape(source)
+        return self._append(node, Tensor(name, shape, output_bits, 128 if signed else 0, exponent))
+
+    def add(self, name: str, a: str, b: str) -> str:
+        exponent = -4 if self.act_bits == 8 else 0
+        return self._append(
+            Add(name, (a, b), name),
+            Tensor(name, self.tensors[a].shape, self.act_bits, 0, exponent),
+        )
+
+    def head(self, name: str, x: str, classes: int) -> tuple[str, float]:
+        """Global average pooling and a linear layer; its logits, and a threshold at the median confidence."""
+        source, rng = self.tensors[x], self.rng
+        pooled = f"{name}.pool"
+        finer = source.exponent + self.act_bits - 8
+        self._append(GlobalAveragePool(pooled, x, pooled), Tensor(pooled, source.shape[:1], 8, 0, finer))
+        weight = _weight(rng, (classes, source.shape[0]), 8)
+        acc = self.codes[pooled].astype(np.int64) @ weight.integers.T
+        bias = np.rint(-acc.mean(axis=0) + acc.std() * rng.uniform(-1, 1, classes)).astype(np.int32)
+        exponent = int(np.rint(np.log2(1.5 / max(acc.std(axis=0).mean(), 1)))) - finer
+        node = Linear(name, pooled, name, weight, bias, exponent)
+        logits = Tensor(name, (classes,), LOGIT_BITS, 0, finer + exponent)
+        self._append(node, logits)
+        confidences = np.sort(arithmetic.confidence(logits.values(self.codes[name])))
+        middle = len(confidences) // 2
+        return name, float(confidences[middle - 1 : middle + 1].mean())
+
+    def _append(self, node: Op, output: Tensor) -> str:
+        operands = [part for name in node.inputs for part in (self.tensors[name], self.codes[name])]
+        self.codes[output.name] = node.reference(*operands, output)  # type: ignore[arg-type, call-arg]
+        self.tensors[output.name] = output
+        self.nodes.append(node)
+        return output.name
+
+
+def _weight(rng: np.random.Generator, shape: tuple[int, ...], bits: int) -> Weight:
+    if bits == 8:
+        integers = np.clip(np.rint(40 * rng.standard_normal(shape)), -127, 127)
+        return Weight(arithmetic.encode(integers, 8, Encoding.SYMMETRIC), 8, Encoding.SYMMETRIC)
+    return Weight(rng.integers(0, 1 << bits, shape).astype(np.uint8), bits, Encoding.ODD)
+
+
+def _accumulate(conv: Conv, source: Tensor, codes: np.ndarray) -> np.ndarray:
+    """The convolution's integer sums without bias, float64 [N, O, OH, OW]."""
+    return convolve(codes, conv, source.zero_point).astype(np.float64)
