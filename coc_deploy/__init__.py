@@ -1,0 +1,1 @@
+"""The Chain of Compression: distillation, pruning, quantization and early exit of PyTorch networks."""

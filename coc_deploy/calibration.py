@@ -1,0 +1,57 @@
+"""Activation ranges: what the float network shows on held-out images sets every power-of-two step."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from . import qat
+from .network import Network
+from .qat import ActQuant, Mode
+
+
+def calibrate(network: Network, batches: Iterable[Tensor]) -> None:
+    """Set every activation's step from a float pass over the batches (values as `to_input` gives)."""
+    network.eval()
+    qat.set_mode(network, Mode.OBSERVE)
+    _observe(network, _acts(network), list(batches))
+
+
+def calibrate_heads(network: Network, batches: Iterable[Tensor]) -> None:
+    """The same for heads that have not seen data yet, on a body that is quantized already.
+
+    Their batch-norm statistics are taken from the batches first.
+    """
+    images = list(batches)
+    norms = [module for module in network.heads.modules() if isinstance(module, nn.BatchNorm2d)]
+    network.eval()
+    qat.set_mode(network.heads, Mode.OBSERVE)
+    qat.set_mode(network.body, Mode.INTEGER)
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+        norm.train()
+    _observe(network, [], images)
+    qat.set_mode(network.heads, Mode.OBSERVE)
+    qat.set_mode(network.body, Mode.INTEGER)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+    _observe(network, _acts(network.heads), images)
+
+
+def _acts(module: nn.Module) -> list[ActQuant]:
+    fixed = module.image if isinstance(module, Network) else None
+    return [act for act in module.modules() if isinstance(act, ActQuant) and act is not fixed]
+
+
+@torch.no_grad()
+def _observe(network: Network, acts: list[ActQuant], images: list[Tensor]) -> None:
+    for act in acts:
+        act.peak = 0.0
+    for x in images:
+        network(x)
+    for act in acts:
+        act.calibrate()
+    qat.set_mode(network, Mode.TRAIN)

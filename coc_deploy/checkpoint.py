@@ -1,0 +1,88 @@
+"""model.pt: a dictionary that `torch.load(weights_only=True)` reads and that rebuilds the network alone."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coc_runtime import files
+from coc_runtime.errors import CocError
+
+from .models import Architecture
+from .network import ExitSpec, Network, resize
+from .rewriting import QuantSpec
+
+FORMAT = "coc-deploy model"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network with what is known about it: history (one record per stage) and JSON-like meta."""
+
+    network: Network
+    history: tuple[dict[str, Any], ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def write_torch(path: Path, value: Mapping[str, Any]) -> None:
+    """Save a dictionary of tensors and plain values that `torch.load(weights_only=True)` reads."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    files.write_bytes(path, buffer.getvalue())
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    network = checkpoint.network
+    write_torch(
+        path,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "architecture": network.arch.as_dict(),
+            "image_size": list(network.image_size),
+            "quantization": asdict(network.quant) if network.quant else None,
+            "exits": asdict(network.exits) if network.exits else None,
+            "thresholds": list(network.thresholds),
+            "history": list(checkpoint.history),
+            "meta": checkpoint.meta,
+            "state": network.state_dict(),
+        },
+    )
+
+
+def load(path: Path) -> Checkpoint:
+    """Rebuild a network from its file; raises CocError when the file is not a model of coc-deploy."""
+    try:
+        data = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise CocError(f"{path}: no such file") from error
+    except Exception as error:
+        raise CocError(f"{path}: not a coc-deploy model (torch cannot read it as plain data)") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise CocError(f"{path}: not a coc-deploy model; use a model.pt that coc-compress wrote")
+    if data.get("version") != VERSION:
+        raise CocError(f"{path}: format version {data.get('version')}, this coc-deploy reads {VERSION}")
+    try:
+        return Checkpoint(_rebuild(data), tuple(data["history"]), data["meta"])
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, CocError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise CocError(f"{path}: damaged coc-deploy model: {detail}") from error
+
+
+def _rebuild(data: dict[str, Any]) -> Network:
+    network = Network(Architecture(**data["architecture"]), tuple(data["image_size"]))
+    state = data["state"]
+    resize(network, state)
+    if data["exits"] is not None:
+        exits = data["exits"] | {"positions": tuple(data["exits"]["positions"])}
+        network.add_exits(ExitSpec(**exits))
+    if data["quantization"] is not None:
+        network.quantize(QuantSpec(**data["quantization"]))
+    network.load_state_dict(state)
+    network.thresholds = tuple(data["thresholds"])
+    network.to(memory_format=torch.channels_last)
+    return network.eval()

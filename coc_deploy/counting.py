@@ -1,0 +1,80 @@
+"""MACs, BitOps and stored bits of a network, float or quantized, segment by segment."""
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from coc_runtime.cost import FLOAT_BITS, LayerCost
+
+from .network import Network, evaluating
+from .qat import QConv, QLinear
+
+
+def segment_layers(network: Network) -> list[list[LayerCost]]:
+    """Layers of each segment in order of execution: the body up to exit k, then the head of exit k."""
+    taps = [node.name for node in network.body.graph.find_nodes(op="output")[0].args[0][:-1]]
+    segments: list[list[LayerCost]] = [[]]
+    values: dict[str, torch.Tensor] = {}
+    with torch.no_grad(), evaluating(network):
+        recorder = _Recorder(network.body, "", values)
+        recorder.run(torch.zeros(1, *network.input_shape))
+        for name, cost in recorder.costs:
+            if cost is not None:
+                segments[-1].append(cost)
+            if name in taps:
+                head = network.heads[len(segments) - 1]
+                assert isinstance(head, fx.GraphModule)
+                recorder_ = _Recorder(head, f"exit{len(segments) - 1}.", {})
+                recorder_.run(values[name])
+                segments[-1] += [cost for _, cost in recorder_.costs if cost is not None]
+                segments.append([])
+    return segments
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, prefix: str, values: dict[str, torch.Tensor]) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.layers = dict(module.named_modules())
+        self.prefix, self.values = prefix, values
+        self.costs: list[tuple[str, LayerCost | None]] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        self.values[n.name] = result
+        module = self.layers.get(str(n.target)) if n.op == "call_module" else None
+        cost = None if module is None else self._cost(f"{self.prefix}{n.target}", n, module, result)
+        self.costs.append((n.name, cost))
+        return result
+
+    def _cost(self, name: str, node: fx.Node, module: nn.Module, result: torch.Tensor) -> LayerCost | None:
+        if isinstance(module, QConv):
+            weights, pixels = module.weight.numel(), result.shape[2] * result.shape[3]
+            bits = module.sources[0].bits
+            return LayerCost(name, weights * pixels, weights, module.weight_bits, bits, 2 * result.shape[1])
+        if isinstance(module, QLinear):
+            weights, bits = module.weight.numel(), module.sources[0].bits
+            return LayerCost(name, weights, weights, module.weight_bits, bits, result.shape[1])
+        if isinstance(module, nn.Conv2d):
+            weights, pixels = module.weight.numel(), result.shape[2] * result.shape[3]
+            own = 0 if module.bias is None else module.bias.numel()
+            norms = [self.layers.get(str(user.target)) for user in node.users]
+            own += sum(2 * norm.num_features for norm in norms if isinstance(norm, nn.BatchNorm2d))
+            return LayerCost(name, weights * pixels, weights, FLOAT_BITS, FLOAT_BITS, own)
+        if isinstance(module, nn.Linear):
+            weights = module.weight.numel()
+            own = 0 if module.bias is None else module.bias.numel()
+            return LayerCost(name, weights, weights, FLOAT_BITS, FLOAT_BITS, own)
+        return None
+
+
+def cumulative_share(network: Network) -> dict[str, float]:
+    """For every place where an exit may sit (a block's end): the share of BitOps spent before it."""
+    with torch.no_grad(), evaluating(network):
+        recorder = _Recorder(network.body, "", {})
+        recorder.run(torch.zeros(1, *network.input_shape))
+    spent, total = {}, 0
+    for name, cost in recorder.costs:
+        total += cost.bitops if cost else 0
+        spent[name] = total
+    return {place: spent[network.positions[place]] / total for place in network.exit_places()}
