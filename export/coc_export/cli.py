@@ -1,0 +1,137 @@
+"""coc-export: turn a compressed model.pt into one ONNX file, and prove that it computes the same integers."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from coc_deploy import checkpoint
+from coc_deploy.checkpoint import Checkpoint
+from coc_runtime import datasets, files, onnxfile
+from coc_runtime.errors import CocError
+
+from . import ledger, parity
+from .float_onnx import write_float
+from .lowering import lower
+from .onnx_writer import write_onnx, write_segments
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="coc-export", description=__doc__)
+    result.add_argument("model", type=Path, help="model.pt of coc-compress")
+    result.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="MODEL.onnx",
+        help="file to write; its report goes beside it",
+    )
+    result.add_argument("--split", type=Path, metavar="DIR", help="also write one ONNX file per segment")
+    result.add_argument(
+        "--data",
+        metavar="SPEC",
+        help="test images for the parity check (default: what the model was trained on)",
+    )
+    result.add_argument(
+        "--images", type=int, metavar="N", help="check parity on the first N test images only"
+    )
+    result.add_argument(
+        "--allow-mismatch", action="store_true", help="keep the file although back ends differ, and say so"
+    )
+    result.add_argument(
+        "--float", action="store_true", help="export an unquantized model as float ONNX (for comparison)"
+    )
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; 0 on success, 2 with one line on stderr when the input is wrong, 1 on a parity failure."""
+    options = parser().parse_args(arguments)
+    try:
+        loaded = checkpoint.load(options.model)
+        if not options.out.parent.is_dir():
+            raise CocError(f"{options.out.parent}: no such folder; create it first")
+        if options.float:
+            return _export_float(loaded, options.out)
+        return _export(loaded, options)
+    except CocError as error:
+        print(f"coc-export: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _export_float(loaded: Checkpoint, out: Path) -> int:
+    files.write_bytes(out, write_float(loaded.network).SerializeToString(deterministic=True))
+    print(f"wrote {out} ({out.stat().st_size:,} bytes, float32)")
+    return 0
+
+
+def _export(loaded: Checkpoint, options: argparse.Namespace) -> int:
+    graph = lower(loaded, options.model)
+    data = _parity_data(loaded, options)
+    model = write_onnx(graph)
+    sizes = ledger.size_ledger(graph, model)
+    content = model.SerializeToString(deterministic=True)
+    agreement, reference = parity.report(loaded.network, onnxfile.parse(content, str(options.out)), data)
+    shares = np.bincount(reference.exit, minlength=len(graph.segments)) / len(reference.exit)
+    costs = ledger.cost_table(graph, [float(share) for share in shares])
+    report = {"schema": 1, "artifact": options.out.name, "source_sha256": graph.meta["source_sha256"]}
+    report |= {"thresholds": list(graph.thresholds), "parity": agreement, "size": sizes, "cost": costs}
+    differs = bool(agreement["differing_logits"] or agreement["flipped_exits"])
+    print(summary(report))
+    if differs and not options.allow_mismatch:
+        raise CocError(
+            f"back ends differ on {agreement['differing_logits']} logits and "
+            f"{agreement['flipped_exits']} exits; nothing was written (--allow-mismatch keeps the file)"
+        )
+    files.write_bytes(options.out, content)
+    files.write_json(options.out.with_suffix(".report.json"), report)
+    if options.split is not None:
+        _write_split(options.split, write_segments(graph))
+    print(f"wrote {options.out} and {options.out.with_suffix('.report.json').name}")
+    return 0
+
+
+def _write_split(folder: Path, models: list[onnx.ModelProto]) -> None:
+    files.make_folder(folder)
+    for index, model in enumerate(models):
+        files.write_bytes(folder / f"segment{index}.onnx", model.SerializeToString(deterministic=True))
+
+
+def _parity_data(loaded: Checkpoint, options: argparse.Namespace) -> datasets.Dataset:
+    spec = options.data or loaded.meta["data"]
+    if options.data is None and spec.startswith("imagefolder:"):
+        raise CocError("the parity check needs the model's test images: give --data imagefolder:PATH")
+    data = datasets.load(spec, "test")
+    if data.images.shape[1:] != loaded.network.input_shape:
+        raise CocError(
+            f"--data {spec}: images are {list(data.images.shape[1:])}, "
+            f"the model takes {list(loaded.network.input_shape)}"
+        )
+    if options.images is None:
+        return data
+    if options.images < 1:
+        raise CocError(f"--images {options.images}: must be at least 1")
+    count = options.images
+    return datasets.Dataset(data.name, data.images[:count], data.labels[:count], data.classes)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report as a few lines on screen."""
+    agreement, sizes, costs = report["parity"], report["size"], report["cost"]
+    shares = ", ".join(f"{share:.1%}" for share in costs["exit_share"])
+    return f"""\
+parity    {agreement["images"]} images of {agreement["data"]}, {len(agreement["pairs"])} pairs of back ends: \
+{agreement["differing_logits"]} differing logits, {agreement["flipped_exits"]} flipped exits
+accuracy  {agreement["accuracy"]:.2f} %
+size      {sizes["file_bytes"]:,} bytes: weights {sizes["weight_bytes"]:,}, biases {sizes["bias_bytes"]:,}, \
+scales {sizes["scale_bytes"]:,}, structure {sizes["structure_bytes"]:,}
+exits     {shares}
+BitOps    {costs["expected_bitops"]:,.0f} an image on average, {costs["bitops_cr"]:.1f}x below the original
+          ({costs["bitops_cr_uniform"]:.1f}x by the uniform convention), CR {costs["cr"]:.1f}x"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Where the bytes and the BitOps are: the size ledger and the cost table of model.report.json."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+from onnx import numpy_helper
+
+from coc_runtime import cost
+from coc_runtime.errors import CocError
+from coc_runtime.graph import Graph
+from coc_runtime.ops import Conv, Linear
+
+
+def initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All initializers of a graph and of the graphs inside its nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from initializers(attribute.g)
+
+
+def size_ledger(graph: Graph, model: onnx.ModelProto) -> dict[str, Any]:
+    """Bytes of each weight tensor in the file against bits x count, and what the rest of the file is.
+
+    Raises CocError if a weight is not in the file at exactly ceil(bits * count / 8) bytes.
+    """
+    held = Counter(numpy_helper.to_array(tensor).tobytes() for tensor in initializers(model.graph))
+    layers = [node for segment in graph.segments for node in segment.nodes if isinstance(node, Conv | Linear)]
+    weights: list[dict[str, Any]] = []
+    for layer in layers:
+        data = layer.weight.packed.tobytes()
+        exact = -(-layer.weight.bits * layer.weight.codes.size // 8)
+        if not held[data] or len(data) != exact:
+            raise CocError(
+                f"{layer.name}: {layer.weight.bits}-bit weights do not take {exact} bytes in the file"
+            )
+        weights.append(
+            {
+                "name": layer.name,
+                "bits": layer.weight.bits,
+                "count": layer.weight.codes.size,
+                "bytes": len(data),
+            }
+        )
+    total, biases = model.ByteSize(), sum(layer.bias.nbytes for layer in layers)
+    scales = sum(layer.scale.nbytes if isinstance(layer, Conv) else 4 for layer in layers)
+    weight_bytes = sum(weight["bytes"] for weight in weights)
+    return {
+        "weights": weights,
+        "weight_bytes": weight_bytes,
+        "bias_bytes": biases,
+        "scale_bytes": scales,
+        "structure_bytes": total - weight_bytes - biases - scales,
+        "file_bytes": total,
+    }
+
+
+def cost_table(graph: Graph, shares: list[float]) -> dict[str, Any]:
+    """Per layer and per exit: MACs, bits, BitOps; expected BitOps for the measured exit shares."""
+    layers, per_exit = [], graph.exit_bitops()
+    for k in range(len(graph.segments)):
+        for layer in graph.segment_layers(k):
+            layers.append(
+                {
+                    "segment": k,
+                    "name": layer.name,
+                    "macs": layer.macs,
+                    "weights": layer.weights,
+                    "weight_bits": layer.weight_bits,
+                    "activation_bits": layer.activation_bits,
+                    "bitops": layer.bitops,
+                }
+            )
+    segments = [cost.bitops(graph.segment_layers(k)) for k in range(len(graph.segments))]
+    bits = graph.meta["chain_bits"]
+    uniform = [cost.uniform_bitops(graph.segment_layers(k), (bits[0], bits[1])) for k in range(len(segments))]
+    expected, expected_uniform = cost.expected(segments, shares), cost.expected(uniform, shares)
+    original = graph.meta["original_bitops"]
+    return {
+        "layers": layers,
+        "exit_bitops": per_exit,
+        "exit_share": shares,
+        "expected_bitops": expected,
+        "bitops_cr": original / expected,
+        "bitops_cr_uniform": original / expected_uniform,
+        "cr": graph.meta["original_bits"] / cost.stored_bits(graph.layers()),
+    }

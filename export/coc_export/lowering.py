@@ -1,0 +1,123 @@
+"""A trained, quantized network -> the integer graph that the runtime executes."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from torch import fx, nn
+
+from coc_deploy.checkpoint import Checkpoint
+from coc_deploy.network import Network
+from coc_deploy.qat import ActQuant, QAdd, QConv, QLinear, QPool
+from coc_runtime import arithmetic
+from coc_runtime.errors import CocError
+from coc_runtime.graph import LOGIT_BITS, Graph, Segment, verify
+from coc_runtime.ops import Add, Conv, GlobalAveragePool, Linear, Op, Tensor, Weight
+
+SUPPORTED = "convolution + batch-norm (+ ReLU), addition (+ ReLU), global average pooling, linear"
+
+
+class _Lowering:
+    """Collects tensors and operators; tensor names are unique over body and heads."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        image = Tensor("image", network.input_shape, 8, 128, -7)
+        self.tensors: dict[str, Tensor] = {image.name: image}
+
+    def lower(self, module: fx.GraphModule, prefix: str, source: str) -> list[tuple[str, Op]]:
+        """(fx node name, operator) in order; the graph's placeholder stands for tensor `source`."""
+        names = {node.name: source for node in module.graph.nodes if node.op == "placeholder"}
+        units: dict[str, nn.Module] = dict(module.named_modules())
+        result: list[tuple[str, Op]] = []
+        for node in module.graph.nodes:
+            if node.op in ("placeholder", "output"):
+                continue
+            unit = units.get(str(node.target))
+            inputs = [names[source.name] for source in node.all_input_nodes]
+            if isinstance(unit, QAdd) and len(inputs) == 1:
+                inputs *= 2
+            names[node.name] = f"{prefix}{node.name}"
+            result.append((node.name, self._op(f"{prefix}{node.target}", names[node.name], unit, inputs)))
+        return result
+
+    def _op(self, name: str, output: str, unit: nn.Module | None, inputs: list[str]) -> Op:
+        op: Op
+        if isinstance(unit, QConv):
+            op = _conv(name, output, unit, inputs[0])
+        elif isinstance(unit, QAdd):
+            op = Add(name, (inputs[0], inputs[1]), output)
+        elif isinstance(unit, QPool):
+            op = GlobalAveragePool(name, inputs[0], output)
+        elif isinstance(unit, QLinear):
+            op = _linear(name, output, unit, inputs[0])
+        else:
+            kind = type(unit).__name__ if unit is not None else "operation"
+            raise CocError(f"{name}: {kind} cannot be exported; supported: {SUPPORTED}")
+        sources = [self.tensors[source] for source in inputs]
+        shape = op.output_shape(*sources)
+        self.tensors[output] = (
+            Tensor(output, shape, LOGIT_BITS, 0, sources[0].exponent + op.exponent)
+            if isinstance(op, Linear)
+            else _typed(output, shape, unit.act)  # type: ignore[arg-type]
+        )
+        return op
+
+
+def _typed(name: str, shape: tuple[int, ...], act: ActQuant) -> Tensor:
+    return Tensor(name, shape, act.bits, act.zero_point, int(act.exponent))
+
+
+def _conv(name: str, output: str, unit: QConv, source: str) -> Conv:
+    try:
+        integers, scale, bias = unit.fold()
+    except CocError as error:
+        raise CocError(f"{name}: {error}") from error
+    codes = arithmetic.encode(integers, unit.weight_bits, unit.encoding)
+    pad_h, pad_w = (int(p) for p in unit.padding)
+    weight = Weight(codes, unit.weight_bits, unit.encoding)
+    pads = (pad_h, pad_w, pad_h, pad_w)
+    return Conv(name, source, output, weight, bias, scale, unit.stride, pads, unit.groups)
+
+
+def _linear(name: str, output: str, unit: QLinear, source: str) -> Linear:
+    integers, exponent, bias = unit.fold()
+    codes = arithmetic.encode(integers, unit.weight_bits, unit.encoding)
+    return Linear(name, source, output, Weight(codes, unit.weight_bits, unit.encoding), bias, exponent)
+
+
+def lower(loaded: Checkpoint, source: Path) -> Graph:
+    """The integer graph of a quantized checkpoint; `source` is its file, whose hash goes into the meta.
+
+    Raises CocError, naming the module, for what has no integer form.
+    """
+    network = loaded.network
+    if network.quant is None:
+        raise CocError(
+            f"{source}: the model is not quantized; add Q to the recipe's chain, or export it with --float"
+        )
+    lowering = _Lowering(network)
+    taps = [network.positions[position] for position in network.exits.positions] if network.exits else []
+    segments: list[Segment] = []
+    nodes: list[Op] = []
+    for node, op in lowering.lower(network.body, "", "image"):
+        nodes.append(op)
+        if node in taps:
+            head = network.heads[len(segments)]
+            assert isinstance(head, fx.GraphModule)
+            nodes += [head_op for _, head_op in lowering.lower(head, f"exit{len(segments)}.", op.output)]
+            segments.append(Segment(tuple(nodes), nodes[-1].output, op.output))
+            nodes = []
+    segments.append(Segment(tuple(nodes), nodes[-1].output, None))
+    graph = Graph("image", lowering.tensors, tuple(segments), network.thresholds, _meta(loaded, source))
+    verify(graph)
+    return graph
+
+
+def _meta(loaded: Checkpoint, source: Path) -> dict[str, Any]:
+    last = loaded.history[-1] if loaded.history else {}
+    return {
+        **{key: value for key, value in loaded.meta.items() if key not in ("versions", "seed")},
+        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "accuracy": last.get("accuracy"),
+    }

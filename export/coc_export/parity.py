@@ -1,0 +1,100 @@
+"""Do all back ends give the same integers? Asked on real images, before a file leaves the exporter."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coc_deploy.network import Network, exit_logits
+from coc_runtime import arithmetic
+from coc_runtime.backends.ort import OrtBackend
+from coc_runtime.datasets import Dataset
+from coc_runtime.graph import Graph
+from coc_runtime.onnxfile import OnnxFile
+from coc_runtime.session import Session
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one back end says: logits per exit where it computes all of them, and the exit it takes."""
+
+    name: str
+    logits: np.ndarray | None
+    """float32 [exits, N, classes]"""
+    taken: np.ndarray
+    """float32 [N, classes], at the exit taken"""
+    exit: np.ndarray
+    """int64 [N]"""
+
+
+def gated(name: str, logits: np.ndarray, graph: Graph) -> Answer:
+    """The answer of a back end that computed every exit."""
+    chosen = np.full(logits.shape[1], len(logits) - 1)
+    for k, threshold in reversed(list(enumerate(arithmetic.gate_thresholds(graph.thresholds)))):
+        chosen[arithmetic.confidence(logits[k]) >= threshold] = k
+    return Answer(name, logits, logits[chosen, np.arange(len(chosen))], chosen)
+
+
+def ask_all(network: Network, file: OnnxFile, images: np.ndarray) -> list[Answer]:
+    """Every back end on the same images, uint8 [N, C, H, W].
+
+    torch in integer mode, the NumPy reference, and ONNX Runtime with all and with no optimizations:
+    segment by segment on batches, and as users run it, the one file image by image.
+    """
+    graph = file.graph
+    answers = [
+        gated("torch integer mode", exit_logits(network, images), graph),
+        gated("reference", Session.from_graph(graph).logits_per_exit(images), graph),
+    ]
+    for label, optimize in (("all", True), ("none", False)):
+        backend = OrtBackend(file, optimize=optimize)
+        session = Session.from_graph(graph, backend=backend)
+        answers.append(gated(f"onnxruntime {label}, segments", _in_chunks(session, images), graph))
+        answers.append(_one_file(f"onnxruntime {label}, one file", backend, graph, images))
+    return answers
+
+
+def _in_chunks(session: Session, images: np.ndarray, size: int = 250) -> np.ndarray:
+    parts = [session.logits_per_exit(images[i : i + size]) for i in range(0, len(images), size)]
+    return np.concatenate(parts, axis=1)
+
+
+def _one_file(name: str, backend: OrtBackend, graph: Graph, images: np.ndarray) -> Answer:
+    thresholds = arithmetic.gate_thresholds(graph.thresholds)
+    results = [backend.run_single(images[i : i + 1], thresholds) for i in range(len(images))]
+    taken = np.concatenate([logits for logits, _ in results])
+    return Answer(name, None, taken, np.array([exit_ for _, exit_ in results]))
+
+
+def compare(answers: list[Answer]) -> list[dict[str, Any]]:
+    """One record per pair of back ends: images, logits compared, logits that differ, exits that differ."""
+    records = []
+    for a, b in itertools.combinations(answers, 2):
+        left, right = (a.taken, b.taken) if a.logits is None or b.logits is None else (a.logits, b.logits)
+        records.append(
+            {
+                "pair": [a.name, b.name],
+                "images": len(a.exit),
+                "logits": int(left.size),
+                "differing_logits": int((left != right).sum()),
+                "flipped_exits": int((a.exit != b.exit).sum()),
+            }
+        )
+    return records
+
+
+def report(network: Network, file: OnnxFile, data: Dataset) -> tuple[dict[str, Any], Answer]:
+    """The parity section of model.report.json, and the reference's answer."""
+    answers = ask_all(network, file, data.images)
+    reference = answers[1]
+    accuracy = float((reference.taken.argmax(axis=1) == data.labels).mean() * 100)
+    pairs = compare(answers)
+    return {
+        "data": data.name,
+        "images": len(data.labels),
+        "accuracy": accuracy,
+        "differing_logits": sum(pair["differing_logits"] for pair in pairs),
+        "flipped_exits": sum(pair["flipped_exits"] for pair in pairs),
+        "pairs": pairs,
+    }, reference
