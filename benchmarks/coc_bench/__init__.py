@@ -1,0 +1,1 @@
+"""coc-bench: measures compressed artifacts and their peers on the machine it runs on."""

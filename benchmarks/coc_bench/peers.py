@@ -1,0 +1,108 @@
+"""Peers made here: ONNX Runtime's own static int8 quantization of a float model."""
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coc_runtime.datasets import Dataset
+from coc_runtime.errors import CocError
+
+from .environment import cpu_flags
+from .measure import predict
+from .subjects import Kind, PlainRunner, Subject, first_line, import_onnxruntime
+
+METHODS = ("MinMax", "Percentile", "Entropy")
+"""Range calibrations of ONNX Runtime that are tried; the best on held-out images is kept."""
+CALIBRATION_IMAGES = 256
+SELECTION_IMAGES = 1000
+
+
+def quantize_int8(source: Subject, folder: Path, calibration: Dataset) -> Subject:
+    """Quantize a float ONNX model (see `PlainRunner`) into `folder`; the int8 model as a subject.
+
+    QDQ form, per-channel int8 weights, uint8 activations. Of METHODS the one with the highest accuracy
+    on images of the calibration split. Weights keep 7 bits (reduce_range) on x86 CPUs without VNNI,
+    where 16-bit partial sums would saturate. Raises CocError where ONNX Runtime cannot do it.
+    """
+    import_onnxruntime()
+    try:
+        from onnxruntime.quantization import shape_inference
+    except ImportError as error:
+        raise CocError(f"--int8-of needs the package onnx ({error}): pip install onnx") from error
+    PlainRunner(source)  # Says what is wrong with the file, if anything is.
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = folder / "prepared.onnx"
+    images = calibration.images[_sample(len(calibration.images), CALIBRATION_IMAGES, seed=1)]
+    held_out = _sample(len(calibration.images), SELECTION_IMAGES, seed=2)
+    flags = cpu_flags()
+    reduce_range = "avx2" in flags and not {"avx512_vnni", "avx_vnni"} & set(flags)
+    candidates: list[tuple[float, str, Path]] = []
+    try:
+        with _quiet():
+            shape_inference.quant_pre_process(str(source.path), str(prepared), skip_symbolic_shape=True)
+            for method in METHODS:
+                target = folder / f"{method}.onnx"
+                _quantize(prepared, target, images, method, reduce_range)
+                runner = PlainRunner(_subject(source, target, {}))
+                labels, _ = predict(runner, calibration.images[held_out], 64)
+                accuracy = float((labels == calibration.labels[held_out]).mean())
+                candidates.append((accuracy, method, target))
+    except CocError:
+        raise
+    except Exception as error:  # The quantizer raises whatever it meets.
+        raise CocError(f"{source.path}: ONNX Runtime cannot quantize it: {first_line(error)}") from error
+    _, method, path = max(candidates, key=lambda candidate: candidate[0])
+    settings = {"calibration": method, "calibration_images": len(images), "reduce_range": reduce_range}
+    return _subject(source, path, settings)
+
+
+def _subject(source: Subject, path: Path, settings: dict[str, Any]) -> Subject:
+    name = f"{source.name} (int8)"
+    return Subject(name, path, Kind.INT8, "onnxruntime", source.threads, settings=settings)
+
+
+def _quantize(source: Path, target: Path, images: np.ndarray, method: str, reduce_range: bool) -> None:
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        """One image at a time: the histogram calibrations need batches of one size."""
+
+        def __init__(self) -> None:
+            self._images = iter(images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self._images, None)
+            return None if image is None else {"image": image[None]}
+
+    quantization.quantize_static(
+        str(source),
+        str(target),
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=reduce_range,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        calibrate_method=getattr(quantization.CalibrationMethod, method),
+    )
+
+
+def _sample(count: int, limit: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(count)[:limit]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantizer's advice on the root logger and its progress on stdout."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(previous)
