@@ -96,13 +96,15 @@ def packed() -> str:
     result = read(RESULTS / "packed_weights.json")
     latency, sizes, leaving = result["latency_us"], result["file_bytes"], result["first_exit"]
     packed_us, unpacked_us = (latency[name]["median"] for name in ("packed", "unpacked"))
-    return (
-        f"- Packed weights: {packed_us:.0f} us against {unpacked_us:.0f} us for the same graph with int8 weights "
-        f"(ratio {result['packed_over_unpacked']:.3f}), {sizes['packed']:,} bytes against {sizes['unpacked']:,}.\n"
-        f"- Leaving at the first exit: {leaving['latency_over_packed']:.0%} of the time of the whole. Its layers "
-        f"hold {leaving['share_of_macs']:.0%} of the MACs and, run without any exits, take "
-        f"{leaving['share_of_time_without_exits']:.0%} of the time."
+    lines = (
+        f"- Packed weights: {packed_us:.0f} us against {unpacked_us:.0f} us for the same graph with int8",
+        f"  weights (ratio {result['packed_over_unpacked']:.3f}), {sizes['packed']:,} bytes against",
+        f"  {sizes['unpacked']:,}.",
+        f"- Leaving at the first exit: {leaving['latency_over_packed']:.0%} of the time of the whole. Its",
+        f"  layers hold {leaving['share_of_macs']:.0%} of the MACs and, run without any exits, take",
+        f"  {leaving['share_of_time_without_exits']:.0%} of the time.",
     )
+    return "\n".join(lines)
 
 
 def demo() -> str:
