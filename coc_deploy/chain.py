@@ -65,15 +65,19 @@ def run(recipe: Recipe, out: Path, reuse: Path | None, show: Show) -> Checkpoint
     reuse: another run's folder whose stages of the same key are copied. show is called with each
     stage's record.
     """
+    if reuse is not None and not reuse.is_dir():
+        raise CocError(f"--reuse {reuse}: no such folder; give the folder of a finished run")
     data = Data.load(recipe.data)
     files.make_folder(out)
     rehearse(recipe, data)
+    for index in range(len(recipe.chain) + 1):
+        _check_key(_folder(recipe, out, index), recipe.key(recipe.chain[:index]))
     files.write_json(out / "recipe.json", recipe.as_dict())
     stage = _original(recipe, data, out, reuse)
     original = stage.network
     show(stage.history[-1])
     for index, letter in enumerate(recipe.chain, start=1):
-        folder = out / f"{index:02d}-{NAMES[letter]}"
+        folder = _folder(recipe, out, index)
         key = recipe.key(recipe.chain[:index])
         finished = _finished(folder, key, reuse)
         if finished is None:
@@ -90,8 +94,14 @@ def run(recipe: Recipe, out: Path, reuse: Path | None, show: Show) -> Checkpoint
     return stage
 
 
+def _folder(recipe: Recipe, out: Path, index: int) -> Path:
+    """Where stage `index` of the chain keeps its files; 0 is the original."""
+    name = NAMES[recipe.chain[index - 1]] if index else "original"
+    return out / f"{index:02d}-{name}"
+
+
 def _original(recipe: Recipe, data: Data, out: Path, reuse: Path | None) -> Checkpoint:
-    folder, key = out / "00-original", recipe.key("")
+    folder, key = _folder(recipe, out, 0), recipe.key("")
     finished = _finished(folder, key, reuse)
     if finished is None:
         context = _context(recipe, data, folder, "original", key, 0)
@@ -122,23 +132,27 @@ def _context(recipe: Recipe, data: Data, folder: Path, name: str, key: str, inde
 
 
 def _finished(folder: Path, key: str, reuse: Path | None) -> Checkpoint | None:
-    """The stage's result if the folder holds it for this key; CocError if it holds another's."""
+    """The stage's result if the folder, or else the one to reuse, holds it for this key."""
     if reuse is not None and not (folder / "result.json").exists():
         other = reuse / folder.name
         if _key_of(other) == key:
             shutil.rmtree(folder, ignore_errors=True)
             temporary = folder.with_name(f".{folder.name}.tmp")
-            shutil.copytree(other, temporary, dirs_exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(other, temporary)
             temporary.rename(folder)
+    return checkpoint.load(folder / "model.pt") if _check_key(folder, key) else None
+
+
+def _check_key(folder: Path, key: str) -> bool:
+    """Whether the folder holds a finished result; CocError if that is another recipe's."""
     found = _key_of(folder)
-    if found is None:
-        return None
-    if found != key:
+    if found not in (None, key):
         raise CocError(
             f"{folder} holds the result of another recipe; choose another --out (with --reuse "
             f"{folder.parent} what both share is taken over), or remove that folder and those after it"
         )
-    return checkpoint.load(folder / "model.pt")
+    return found is not None
 
 
 def _key_of(folder: Path) -> str | None:
@@ -164,7 +178,7 @@ def _finish(
     """Write model.pt, then result.json, whose presence says that the stage is finished."""
     layers = _flat(segment_layers(original))
     meta = {
-        "chain": recipe.chain,
+        "chain": recipe.chain[: len(history) - 1],
         "data": data.training.name,
         "classes": [str(name) for name in data.training.classes],
         "chain_bits": list(chain_bits(network)),

@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import onnxruntime
-from graphs import random_graph, random_images
 from onnx import TensorProto, helper, numpy_helper
 
 from coc_export.onnx_writer import write_onnx
 from coc_runtime import onnxfile
 from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.session import Session
+from graphs import random_graph, random_images
 
 CHANNELS = 16
 SCALE = 2.0**15

@@ -48,12 +48,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; 0 on success, 2 with one line on stderr when the input is wrong, 1 on a parity failure."""
+    """Entry point; 0 on success, 2 with one line on stderr when the input is wrong or back ends differ."""
     options = parser().parse_args(arguments)
     try:
         loaded = checkpoint.load(options.model)
         if not options.out.parent.is_dir():
             raise CocError(f"{options.out.parent}: no such folder; create it first")
+        if options.out.exists() and options.out.samefile(options.model):
+            raise CocError(f"--out {options.out} is the model itself; choose another file")
         if options.float:
             return _export_float(loaded, options.out)
         return _export(loaded, options)
