@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: test lint demo clean .venv
+.PHONY: test lint demo examples figures clean .venv
 
 test: lint
 	$(BIN)/pytest
@@ -15,6 +15,15 @@ lint: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo.py --out runs/demo
+
+# Hours: the CIFAR-10 chains, their exports and benchmarks, into examples/.
+examples: $(INSTALLED)
+	$(BIN)/python benchmarks/examples.py
+	$(BIN)/python benchmarks/packed_weights.py --json benchmarks/results/packed_weights.json
+
+# The figures of README.md and its picture, from the committed JSON.
+figures: $(INSTALLED)
+	$(BIN)/python benchmarks/readme.py
 
 .venv: $(INSTALLED)
 

@@ -1,0 +1,55 @@
+"""make examples: run the CIFAR-10 recipes, export, benchmark, and put what is committed into examples/.
+
+Takes hours on two cores; interrupted, the same command continues. Expects the images in
+data/cifar10/{train,test}/<class>/ and the pretrained networks in data/weights/ (or links to them).
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from demo import ROOT, command
+
+NAMES = ("cifar10-resnet20-1x8", "cifar10-resnet20-4x8")
+DATA = "imagefolder:data/cifar10"
+KEPT = ("history.json", "model.pt", "model.report.json", "bench.json")
+
+
+def compress(name: str, extra: list[str]) -> None:
+    command("coc-compress", f"recipes/{name}.toml", "--out", f"runs/{name}", *extra)
+
+
+def export_and_bench(name: str, rounds: int) -> None:
+    run = Path("runs") / name
+    command("coc-export", run / "model.pt", "--out", run / "model.onnx", "--data", DATA)
+    command("coc-export", run / "00-original/model.pt", "--float", "--out", run / "original.onnx")
+    command("coc-export", run / "02-prune/model.pt", "--float", "--out", run / "pruned.onnx")
+    peers = ("--original", run / "original.onnx", "--int8-of", run / "pruned.onnx")
+    rest = ("--data", DATA, "--rounds", rounds, "--json", run / "bench.json")
+    command("coc-bench", run / "model.onnx", *peers, *rest)
+
+
+def keep(name: str) -> None:
+    folder = ROOT / "examples" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in KEPT:
+        shutil.copyfile(ROOT / "runs" / name / file, folder / file)
+    shutil.copyfile(ROOT / "recipes" / f"{name}.toml", folder / "recipe.toml")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", choices=("compress", "measure"), help="one half of the work")
+    parser.add_argument("--rounds", type=int, default=3000, help="of coc-bench at batch 1")
+    options = parser.parse_args()
+    if options.only != "measure":
+        for index, name in enumerate(NAMES):
+            compress(name, ["--reuse", f"runs/{NAMES[0]}"] if index else [])
+    if options.only != "compress":
+        for name in NAMES:
+            export_and_bench(name, options.rounds)
+            keep(name)
+
+
+if __name__ == "__main__":
+    main()
