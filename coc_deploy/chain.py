@@ -89,8 +89,7 @@ def run(recipe: Recipe, out: Path, reuse: Path | None, show: Show) -> Checkpoint
         stage = finished
         show(stage.history[-1])
         _write_history(out, stage.history)
-    shutil.copyfile(folder / "model.pt", out / ".model.tmp")
-    (out / ".model.tmp").replace(out / "model.pt")
+    files.write_bytes(out / "model.pt", (folder / "model.pt").read_bytes())
     return stage
 
 
@@ -139,8 +138,11 @@ def _finished(folder: Path, key: str, reuse: Path | None) -> Checkpoint | None:
             shutil.rmtree(folder, ignore_errors=True)
             temporary = folder.with_name(f".{folder.name}.tmp")
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.copytree(other, temporary)
-            temporary.rename(folder)
+            try:
+                shutil.copytree(other, temporary)
+                temporary.rename(folder)
+            except OSError as error:
+                raise CocError(f"{other}: cannot be copied to {folder} ({error.strerror})") from error
     return checkpoint.load(folder / "model.pt") if _check_key(folder, key) else None
 
 

@@ -13,6 +13,8 @@ from torch.nn import functional
 from coc_runtime.errors import CocError
 
 SHORTCUTS = ("A", "B")
+DEEPEST = 1202
+"""The deepest network of He et al. 2015."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,10 @@ class ResNet(nn.Module):
 
 
 def depth(name: str) -> int | None:
-    """n of "resnet<6n+2>", or None when that is not what the name says."""
+    """n of "resnet<6n+2>" up to resnet1202, or None when that is not what the name says."""
     match = re.fullmatch(r"resnet(\d+)", name)
     number = int(match.group(1)) if match else 0
-    return (number - 2) // 6 if number >= 8 and (number - 2) % 6 == 0 else None
+    return (number - 2) // 6 if 8 <= number <= DEEPEST and (number - 2) % 6 == 0 else None
 
 
 def build(arch: Architecture) -> nn.Module:

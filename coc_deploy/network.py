@@ -223,7 +223,10 @@ def resize(network: Network, state: dict[str, Tensor]) -> None:
     for node in network.body.graph.nodes:
         module = modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(module, nn.Conv2d | nn.Linear):
-            module.weight = nn.Parameter(torch.empty_like(state[f"body.{node.target}.weight"]))
+            weight = state[f"body.{node.target}.weight"]
+            if weight.dim() != module.weight.dim() or weight.shape[2:] != module.weight.shape[2:]:
+                raise CocError(f"{node.target}: weights of shape {list(weight.shape)} do not fit")
+            module.weight = nn.Parameter(torch.empty_like(weight))
         if isinstance(module, nn.Conv2d):
             module.out_channels, module.in_channels = (
                 module.weight.shape[0],

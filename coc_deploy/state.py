@@ -1,5 +1,6 @@
 """What stages receive and return."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 
 from coc_runtime.datasets import Dataset
 
@@ -83,16 +85,25 @@ class Context:
         return prepare
 
 
+def frozen(network: Network) -> nn.Module:
+    """The body for evaluation only, float batch-norm folded into the convolutions: a faster teacher.
+
+    Gives (taps of exits ..., logits).
+    """
+    body = copy.deepcopy(network.eval()).body
+    return body if network.quant else fuse(body)
+
+
 def finetune_loss(network: Network, original: Network, config: Finetune) -> train.Loss:
     """Distillation from the original model, or cross-entropy alone, over all exits."""
-    teacher = original.eval() if config.teacher == "original" else None
+    teacher = frozen(original) if config.teacher == "original" else None
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         logits = network(x)
         if teacher is None:
             return train.cross_entropy(logits, y)
         with torch.no_grad():
-            target = teacher(x)[-1]
+            *_, target = teacher(x)
         return train.distillation(logits, target, y, config.temperature, config.alpha)
 
     return loss

@@ -1,5 +1,6 @@
 """The training loop: continued from any epoch, reproducible for a seed, augmentation in one gather."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from coc_runtime.datasets import Dataset
+from coc_runtime.errors import CocError
 
 from .checkpoint import write_torch
 from .network import Network, exit_logits, to_input
@@ -151,6 +153,8 @@ def _epoch(job: Job, optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, 
         loss.backward()
         optimizer.step()
         total += float(loss.detach())
+    if not math.isfinite(total):
+        raise CocError(f"{job.name}: the loss is not finite after epoch {epoch + 1}: lower the learning rate")
     seconds = time.perf_counter() - started
     logits = exit_logits(job.network, job.calibration.images)
     record: dict[str, Any] = {

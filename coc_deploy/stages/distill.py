@@ -9,7 +9,7 @@ from .. import models, train
 from ..models import Architecture
 from ..network import Network
 from ..recipe import Model, Recipe
-from ..state import Context, State
+from ..state import Context, State, frozen
 
 
 def build(section: Model, channels: int, classes: int, size: tuple[int, int]) -> Network:
@@ -27,12 +27,12 @@ def transform(network: Network, recipe: Recipe) -> Network:
 
 def run(state: State, context: Context) -> State:
     config = context.recipe.d
-    teacher = state.network.eval()
+    teacher = frozen(state.network)
     student = transform(state.network, context.recipe)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
-            target = teacher(x)[-1]
+            *_, target = teacher(x)
         return train.distillation(student(x), target, y, config.temperature, config.alpha)
 
     context.fit(student, config, loss, context.float_mode(student))

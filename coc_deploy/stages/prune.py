@@ -34,7 +34,9 @@ def transform(network: Network, recipe: Recipe) -> Network:
     body = pruned.body.eval()
     for name, module in body.named_modules():
         if isinstance(module, ShortcutA):
-            raise CocError(f"{name}: shortcut A has a fixed number of channels; prune a model with shortcut B")
+            raise CocError(
+                f"{name}: shortcut A has a fixed number of channels; prune a model with shortcut B"
+            )
     outputs = [module for module in body.modules() if isinstance(module, nn.Linear)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

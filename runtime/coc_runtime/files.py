@@ -1,4 +1,4 @@
-"""Writing files so that a killed program never leaves half of one."""
+"""Writing files so that a killed program never leaves half of one, and reading artifacts whole."""
 
 import contextlib
 import json
@@ -7,6 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CocError
+
+MAX_BYTES = (1 << 31) - 1
+"""Of an artifact: Protobuf's own limit for a message, and that of .coc files."""
+
+
+def read_artifact(path: str | Path) -> bytes:
+    """A file that coc-export wrote; CocError, naming the path, if it is missing or cannot be read."""
+    try:
+        if Path(path).is_dir():
+            raise CocError(f"{path}: is a directory: give the file that coc-export wrote")
+        if Path(path).exists() and not Path(path).is_file():
+            raise CocError(f"{path}: is not a regular file: give the file that coc-export wrote")
+        if Path(path).stat().st_size > MAX_BYTES:
+            raise CocError(f"{path}: larger than 2 GB, which no artifact can be: give another file")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise CocError(f"{path}: no such file: check the path, or write it with coc-export") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CocError(
+            f"{str(path)!r}: cannot be read ({reason}): check the path and its permissions"
+        ) from None
 
 
 def write_bytes(path: Path, data: bytes) -> None:
