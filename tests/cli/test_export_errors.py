@@ -49,7 +49,7 @@ def test_a_file_that_is_no_model_is_refused(
     [
         ("none/m.onnx", "none: no such folder"),
         ("file/m.onnx", "file: no such folder"),
-        ("folder", "folder: cannot be written"),
+        ("folder.onnx", "folder.onnx: cannot be written"),
         ("/proc/m.onnx", "/proc/m.onnx: cannot be written"),
     ],
 )
@@ -57,7 +57,7 @@ def test_a_place_that_cannot_be_written_is_told(
     out: str, words: str, tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.onnx").mkdir()
     arguments = [str(tiny_run.model), "--out", str(tmp_path / out), "--images", "2"]
     assert words in complaint(arguments, capsys)
 
