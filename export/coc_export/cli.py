@@ -1,4 +1,4 @@
-"""coc-export: turn a compressed model.pt into one ONNX file, and prove that it computes the same integers."""
+"""coc-export: turn a compressed model.pt into one .onnx or .coc file that computes the same integers."""
 
 import argparse
 import sys
@@ -10,8 +10,11 @@ import onnx
 
 from coc_deploy import checkpoint
 from coc_deploy.checkpoint import Checkpoint
-from coc_runtime import datasets, files, onnxfile
+from coc_runtime import cocfile, cocwrite, datasets, files, onnxfile
+from coc_runtime.cocfile import CocFile
 from coc_runtime.errors import CocError
+from coc_runtime.graph import Graph
+from coc_runtime.onnxfile import OnnxFile
 
 from . import ledger, parity
 from .float_onnx import write_float
@@ -26,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         required=True,
-        metavar="MODEL.onnx",
-        help="file to write; its report goes beside it",
+        metavar="MODEL.onnx|MODEL.coc",
+        help="file to write, ONNX or packed for the native runtime; its report goes beside it",
     )
     result.add_argument("--split", type=Path, metavar="DIR", help="also write one ONNX file per segment")
     result.add_argument(
@@ -56,12 +59,25 @@ def main(arguments: list[str] | None = None) -> int:
             raise CocError(f"{options.out.parent}: no such folder; create it first")
         if options.out.exists() and options.out.samefile(options.model):
             raise CocError(f"--out {options.out} is the model itself; choose another file")
+        _check_kind(options)
         if options.float:
             return _export_float(loaded, options.out)
         return _export(loaded, options)
     except CocError as error:
         print(f"coc-export: error: {error}", file=sys.stderr)
         return 2
+
+
+def _check_kind(options: argparse.Namespace) -> None:
+    """Raise CocError unless --out names a kind of file that the other options allow."""
+    if options.out.is_dir():
+        raise CocError(f"{options.out}: cannot be written (it is a folder): choose another place")
+    suffix = options.out.suffix
+    if suffix not in (".onnx", ".coc"):
+        raise CocError(f"--out {options.out}: the name must end in .onnx or .coc")
+    for option in ("float", "split"):
+        if suffix == ".coc" and getattr(options, option):
+            raise CocError(f"--{option} writes ONNX only: give --out {options.out.with_suffix('.onnx')}")
 
 
 def _export_float(loaded: Checkpoint, out: Path) -> int:
@@ -73,10 +89,8 @@ def _export_float(loaded: Checkpoint, out: Path) -> int:
 def _export(loaded: Checkpoint, options: argparse.Namespace) -> int:
     graph = lower(loaded, options.model)
     data = _parity_data(loaded, options)
-    model = write_onnx(graph)
-    sizes = ledger.size_ledger(graph, model)
-    content = model.SerializeToString(deterministic=True)
-    agreement, reference = parity.report(loaded.network, onnxfile.parse(content, str(options.out)), data)
+    file, sizes = _pack(graph, options.out)
+    agreement, reference = parity.report(loaded.network, file, data)
     shares = np.bincount(reference.exit, minlength=len(graph.segments)) / len(reference.exit)
     costs = ledger.cost_table(graph, [float(share) for share in shares])
     report = {"schema": 1, "artifact": options.out.name, "source_sha256": graph.meta["source_sha256"]}
@@ -88,12 +102,22 @@ def _export(loaded: Checkpoint, options: argparse.Namespace) -> int:
             f"back ends differ on {agreement['differing_logits']} logits and "
             f"{agreement['flipped_exits']} exits; nothing was written (--allow-mismatch keeps the file)"
         )
-    files.write_bytes(options.out, content)
+    files.write_bytes(options.out, file.data)
     files.write_json(options.out.with_suffix(".report.json"), report)
     if options.split is not None:
         _write_split(options.split, write_segments(graph))
     print(f"wrote {options.out} and {options.out.with_suffix('.report.json').name}")
     return 0
+
+
+def _pack(graph: Graph, out: Path) -> tuple[OnnxFile | CocFile, dict[str, Any]]:
+    """The file as read back from the bytes that will be written, and its size ledger."""
+    if out.suffix == ".coc":
+        packed = cocfile.parse(cocwrite.dump(graph), str(out))
+        return packed, ledger.coc_ledger(packed)
+    model = write_onnx(graph)
+    content = model.SerializeToString(deterministic=True)
+    return onnxfile.parse(content, str(out)), ledger.onnx_ledger(graph, model)
 
 
 def _write_split(folder: Path, models: list[onnx.ModelProto]) -> None:

@@ -1,13 +1,15 @@
 """Where the bytes and the BitOps are: the size ledger and the cost table of model.report.json."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import onnx
 from onnx import numpy_helper
 
 from coc_runtime import cost
+from coc_runtime.cocfile import CocFile
+from coc_runtime.coclayout import SCALE
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
 from coc_runtime.ops import Conv, Linear
@@ -22,18 +24,41 @@ def initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from initializers(attribute.g)
 
 
-def size_ledger(graph: Graph, model: onnx.ModelProto) -> dict[str, Any]:
+def onnx_ledger(graph: Graph, model: onnx.ModelProto) -> dict[str, Any]:
+    """The size ledger of an ONNX file."""
+    held = Counter(numpy_helper.to_array(tensor).tobytes() for tensor in initializers(model.graph))
+    return _size_ledger(graph, lambda packed: held[packed] > 0, model.ByteSize(), 4, 4)
+
+
+def coc_ledger(file: CocFile) -> dict[str, Any]:
+    """The size ledger of a .coc file."""
+    at = 0
+
+    def holds(packed: bytes) -> bool:
+        """Whether the file has these weights behind those of the layer before."""
+        nonlocal at
+        found = file.data.find(packed, at)
+        at = found + len(packed)
+        return found >= 0
+
+    return _size_ledger(file.graph, holds, len(file.data), SCALE.itemsize, 0)
+
+
+def _size_ledger(
+    graph: Graph, holds: Callable[[bytes], bool], total: int, per_scale: int, per_linear: int
+) -> dict[str, Any]:
     """Bytes of each weight tensor in the file against bits x count, and what the rest of the file is.
 
+    holds: whether the file has these bytes, asked layer by layer. total: bytes of the file. per_scale,
+    per_linear: bytes of a convolution's scale per channel and of a linear layer's one scale.
     Raises CocError if a weight is not in the file at exactly ceil(bits * count / 8) bytes.
     """
-    held = Counter(numpy_helper.to_array(tensor).tobytes() for tensor in initializers(model.graph))
     layers = [node for segment in graph.segments for node in segment.nodes if isinstance(node, Conv | Linear)]
     weights: list[dict[str, Any]] = []
     for layer in layers:
         data = layer.weight.packed.tobytes()
         exact = -(-layer.weight.bits * layer.weight.codes.size // 8)
-        if not held[data] or len(data) != exact:
+        if not holds(data) or len(data) != exact:
             raise CocError(
                 f"{layer.name}: {layer.weight.bits}-bit weights do not take {exact} bytes in the file"
             )
@@ -45,8 +70,8 @@ def size_ledger(graph: Graph, model: onnx.ModelProto) -> dict[str, Any]:
                 "bytes": len(data),
             }
         )
-    total, biases = model.ByteSize(), sum(layer.bias.nbytes for layer in layers)
-    scales = sum(layer.scale.nbytes if isinstance(layer, Conv) else 4 for layer in layers)
+    biases = sum(layer.bias.nbytes for layer in layers)
+    scales = sum(per_scale * len(layer.scale) if isinstance(layer, Conv) else per_linear for layer in layers)
     weight_bytes = sum(weight["bytes"] for weight in weights)
     return {
         "weights": weights,

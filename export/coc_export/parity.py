@@ -9,6 +9,7 @@ import numpy as np
 from coc_deploy.network import Network, exit_logits
 from coc_runtime import arithmetic
 from coc_runtime.backends.ort import OrtBackend
+from coc_runtime.cocfile import CocFile
 from coc_runtime.datasets import Dataset
 from coc_runtime.graph import Graph
 from coc_runtime.onnxfile import OnnxFile
@@ -36,17 +37,23 @@ def gated(name: str, logits: np.ndarray, graph: Graph) -> Answer:
     return Answer(name, logits, logits[chosen, np.arange(len(chosen))], chosen)
 
 
-def ask_all(network: Network, file: OnnxFile, images: np.ndarray) -> list[Answer]:
-    """Every back end on the same images, uint8 [N, C, H, W].
+def ask_all(network: Network, file: OnnxFile | CocFile, images: np.ndarray) -> list[Answer]:
+    """Every back end that runs the file on the same images, uint8 [N, C, H, W].
 
-    torch in integer mode, the NumPy reference, and ONNX Runtime with all and with no optimizations:
-    segment by segment on batches, and as users run it, the one file image by image.
+    First torch in integer mode and the NumPy reference, which runs the graph read from the file.
     """
     graph = file.graph
     answers = [
         gated("torch integer mode", exit_logits(network, images), graph),
         gated("reference", Session.from_graph(graph).logits_per_exit(images), graph),
     ]
+    return answers + _onnxruntime(file, images) if isinstance(file, OnnxFile) else answers
+
+
+def _onnxruntime(file: OnnxFile, images: np.ndarray) -> list[Answer]:
+    """ONNX Runtime with all and with no optimizations: segment by segment on batches, and as users run
+    it, the one file image by image."""
+    graph, answers = file.graph, []
     for label, optimize in (("all", True), ("none", False)):
         backend = OrtBackend(file, optimize=optimize)
         session = Session.from_graph(graph, backend=backend)
@@ -84,7 +91,7 @@ def compare(answers: list[Answer]) -> list[dict[str, Any]]:
     return records
 
 
-def report(network: Network, file: OnnxFile, data: Dataset) -> tuple[dict[str, Any], Answer]:
+def report(network: Network, file: OnnxFile | CocFile, data: Dataset) -> tuple[dict[str, Any], Answer]:
     """The parity section of model.report.json, and the reference's answer."""
     answers = ask_all(network, file, data.images)
     reference = answers[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import manifest, protobuf
+from . import files, manifest, protobuf
 from .errors import CocError
 from .graph import Graph
 from .onnxlevels import Initializer, Level, check_convolutions, read_levels
@@ -25,8 +25,6 @@ MANIFEST_KEY = "coc"
 CHECKSUM_KEY = "coc_sha256"
 MAX_EXITS = 16
 """Levels nest in each other; protobuf libraries refuse messages nested 100 deep, and a level takes three."""
-MAX_BYTES = (1 << 31) - 1
-"""Protobuf's own limit for a message."""
 
 UINT8, FLOAT = 2, 1
 INPUT, OUTPUT_LOGITS, OUTPUT_CARRY = "segment_input", "segment_logits", "segment_carry"
@@ -75,20 +73,7 @@ class OnnxFile:
 
 def read(path: str | Path) -> OnnxFile:
     """The verified contents of a file; CocError, naming the path, if it is missing, damaged or not ours."""
-    try:
-        if Path(path).is_dir():
-            raise CocError(f"{path}: is a directory: give the .onnx file that coc-export wrote")
-        if Path(path).stat().st_size > MAX_BYTES:
-            raise CocError(f"{path}: larger than 2 GB, which ONNX files cannot be: give another file")
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise CocError(f"{path}: no such file: check the path, or write it with coc-export") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CocError(
-            f"{str(path)!r}: cannot be read ({reason}): check the path and its permissions"
-        ) from None
-    return parse(data, str(path))
+    return parse(files.read_artifact(path), str(path))
 
 
 def parse(data: bytes, where: str) -> OnnxFile:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import arithmetic
+from . import arithmetic, cocfile
 from .backends import Backend
 from .errors import CocError
 from .graph import Graph, check_thresholds, verify
@@ -65,19 +65,24 @@ class Session:
         threads: int = 1,
         thresholds: Sequence[float] | None = None,
     ) -> None:
-        """Open an artifact.
+        """Open an artifact, .onnx or .coc; its first bytes tell which, not its name.
 
-        backend: "onnxruntime", "reference" (NumPy) or "auto": ONNX Runtime if it can be imported,
-        else the reference. threads: of ONNX Runtime; the reference leaves this to NumPy. thresholds: one
-        per early exit instead of the file's; 0 always leaves there, above 1 never.
+        backend: "onnxruntime" (.onnx only), "reference" (NumPy) or "auto": for .onnx ONNX Runtime if it
+        can be imported, else the reference. threads: of ONNX Runtime; the reference leaves this to
+        NumPy. thresholds: one per early exit instead of the file's; 0 always leaves there, above 1 never.
         Raises CocError: file missing, unreadable or damaged; unknown or missing backend; bad thresholds.
         """
-        name, reason = _choose_backend(backend)
+        packed = cocfile.is_coc(path)
+        name, reason = _choose_backend(backend, packed)
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise CocError(f"threads must be an integer of at least 1, {threads!r} given")
+        if packed:
+            graph = cocfile.read(path).graph
+            self._bind(graph, _reference(graph), reason, thresholds)
+            return
         from .onnxfile import read
 
-        file = read(Path(path))
+        file = read(path)
         if name == "reference":
             self._bind(file.graph, _reference(file.graph), reason, thresholds)
         else:
@@ -178,12 +183,24 @@ class Session:
             raise CocError(f"images have shape {list(images.shape)}: {expected}")
 
 
-def _choose_backend(name: str) -> tuple[str, str]:
-    """(backend, why) for what the user asked for."""
+def _choose_backend(name: str, packed: bool = False) -> tuple[str, str]:
+    """(backend, why) for what the user asked for; packed: for a .coc file, else for .onnx."""
+    if name not in ("auto", *BACKENDS):
+        raise CocError(f"unknown backend {name!r}: choose one of auto, {', '.join(BACKENDS)}")
     if name == "reference":
         return name, "asked for"
-    if name not in ("onnxruntime", "auto"):
-        raise CocError(f"unknown backend {name!r}: choose one of auto, {', '.join(BACKENDS)}")
+    return _choose_for_coc(name) if packed else _choose_for_onnx(name)
+
+
+def _choose_for_coc(name: str) -> tuple[str, str]:
+    if name == "auto":
+        return "reference", "it runs .coc files"
+    raise CocError(
+        f"backend {name} runs .onnx files only: choose native or reference, or export the model as .onnx"
+    )
+
+
+def _choose_for_onnx(name: str) -> tuple[str, str]:
     try:
         importlib.import_module("onnxruntime")
     except ImportError as error:

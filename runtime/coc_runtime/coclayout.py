@@ -1,0 +1,176 @@
+"""What .coc files consist of: records, limits, and the checks that reader and writer share.
+
+docs/format.md describes the file byte by byte.
+"""
+
+import enum
+import json
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import cost
+from .arithmetic import Encoding
+from .errors import CocError
+from .graph import LOGIT_BITS, Graph
+from .ops import Tensor
+
+MAGIC = b"\x89COC\r\n\x1a\n"
+VERSION = 1
+CHECKED_FROM = 16
+"""The checksum covers the bytes from here to the end of the file."""
+ALIGNMENT = 16
+"""Of every layer's weights."""
+
+MAX_OPERATORS = 4096
+MAX_SEGMENTS = 17
+MAX_CHANNELS = 1 << 16
+MAX_SIZE = (1 << 16) - 1
+"""Of an image's height and width."""
+MAX_ELEMENTS = 1 << 28
+"""Of a tensor per image, and of a layer's weights."""
+MAX_DESCRIPTION = 1 << 20
+MAX_BITOPS = (1 << 63) - 1
+NEVER = 2.0
+"""The largest threshold; above 1 an image never leaves."""
+
+ENCODINGS = (Encoding.ODD, Encoding.SYMMETRIC)
+SCALE = np.dtype([("odd", "u1"), ("exponent", "i1")])
+SEGMENT = struct.Struct("<4H")
+
+
+class Kind(enum.IntEnum):
+    """What an operator is."""
+
+    CONV = 1
+    ADD = 2
+    AVERAGE_POOL = 3
+    LINEAR = 4
+
+
+class Header(NamedTuple):
+    """The first 48 bytes."""
+
+    magic: bytes
+    version: int
+    checksum: int
+    file_size: int
+    operators: int
+    segments: int
+    channels: int
+    height: int
+    width: int
+    exponent: int
+    zero: bytes
+    description: int
+    zeros: bytes
+
+
+class Row(NamedTuple):
+    """An operator's 24 bytes; a field that its kind does not use is 0."""
+
+    kind: int
+    weight_bits: int = 0
+    encoding: int = 0
+    stride: int = 0
+    input: int = 0
+    second: int = 0
+    kernel_height: int = 0
+    kernel_width: int = 0
+    top: int = 0
+    left: int = 0
+    bottom: int = 0
+    right: int = 0
+    groups: int = 0
+    channels: int = 0
+    bits: int = 0
+    zero_point: int = 0
+    exponent: int = 0
+    zero: int = 0
+
+    @property
+    def has_weights(self) -> bool:
+        return self.kind in (Kind.CONV, Kind.LINEAR)
+
+
+HEADER = struct.Struct("<8sIIIHHIHHb3sI8s")
+ROW = struct.Struct("<4B2H6BHI2BbB")
+
+_TYPE = {"kind", "input", "bits", "zero_point", "exponent"}
+_WEIGHTS = {"weight_bits", "encoding", "channels"}
+_WINDOW = {"stride", "kernel_height", "kernel_width", "top", "left", "bottom", "right", "groups"}
+USED = {
+    Kind.CONV: _TYPE | _WEIGHTS | _WINDOW,
+    Kind.ADD: _TYPE | {"second"},
+    Kind.AVERAGE_POOL: _TYPE,
+    Kind.LINEAR: _TYPE | _WEIGHTS,
+}
+"""The fields of a Row that a kind uses."""
+
+
+def checksum(data: bytes) -> int:
+    """CRC-32 (zlib's) of all that follows the checksum itself."""
+    return zlib.crc32(memoryview(data)[CHECKED_FROM:])
+
+
+def check_row(row: Row) -> None:
+    """Raise CocError unless every field of an operator is in its range, whatever the operator reads."""
+    if row.kind not in USED:
+        raise CocError(f"operator kind {row.kind} is not known")
+    for field, value in zip(Row._fields, row, strict=True):
+        if value and field not in USED[Kind(row.kind)]:
+            raise CocError(f"{field} is {value}, must be 0 for kind {row.kind}")
+    if row.has_weights and row.weight_bits not in (1, 2, 4, 8):
+        raise CocError(f"{row.weight_bits} weight bits are not supported (1, 2, 4 or 8)")
+    if row.encoding >= len(ENCODINGS):
+        raise CocError(f"weight encoding {row.encoding} is not known")
+    if row.has_weights and not 1 <= row.channels <= MAX_CHANNELS:
+        raise CocError(f"{row.channels} output channels, not 1 to {MAX_CHANNELS}")
+    if row.kind == Kind.CONV:
+        if 0 in (row.stride, row.groups, row.kernel_height, row.kernel_width):
+            raise CocError("stride, groups or kernel size is 0")
+        height, width = row.kernel_height, row.kernel_width
+        if max(row.top, row.bottom) >= height or max(row.left, row.right) >= width:
+            raise CocError(f"padding must be smaller than the {height}x{width} kernel")
+
+
+def check_counts(operators: int, segments: int) -> None:
+    """Raise CocError for more of them than the format allows."""
+    if not 1 <= operators <= MAX_OPERATORS:
+        raise CocError(f"{operators} operators, not 1 to {MAX_OPERATORS}")
+    most = min(MAX_SEGMENTS, operators)
+    if not 1 <= segments <= most:
+        raise CocError(f"{segments} segments, not 1 to {most}")
+
+
+def check_tensor(tensor: Tensor) -> None:
+    """Raise CocError if a tensor is larger than the format's limits."""
+    size, elements = max((0, *tensor.shape[1:])), 1
+    for length in tensor.shape:
+        elements *= length
+    if tensor.shape[0] > MAX_CHANNELS or size > MAX_SIZE or elements > MAX_ELEMENTS:
+        raise CocError(f"tensor {tensor.name}: shape {tensor.shape} exceeds the limits of .coc files")
+
+
+def check_graph(graph: Graph) -> None:
+    """Raise CocError unless a verified graph also obeys what the format adds to `verify`."""
+    for index, segment in enumerate(graph.segments):
+        if not segment.nodes:
+            raise CocError(f"segment {index} has no operators")
+        if segment.carry is not None and graph.tensors[segment.carry].bits == LOGIT_BITS:
+            raise CocError(f"segment {index} carries logits on")
+    if cost.bitops(graph.layers()) > MAX_BITOPS:
+        raise CocError("the BitOps of the graph reach 2**63")
+
+
+def describe(names: list[Any], meta: dict[str, Any]) -> bytes:
+    """The description: names and meta in the one form that is written and read."""
+    try:
+        text = json.dumps(
+            {"meta": meta, "names": names}, sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CocError(f"names and meta cannot be written as JSON: {error}") from None
+    return text.encode("ascii")

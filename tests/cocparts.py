@@ -1,0 +1,142 @@
+"""A .coc file taken apart, so that tests can change any field and put it together again."""
+
+import json
+import struct
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from coc_runtime import cocwrite
+from coc_runtime.coclayout import ALIGNMENT, HEADER, ROW, SCALE, SEGMENT, Header, Kind, Row
+from coc_runtime.ops import Conv, Linear
+from graphs import random_graph
+
+
+@dataclass
+class Parts:
+    """A file taken apart. Counts in the header follow from the rest unless `header` overrides them."""
+
+    rows: list[Row]
+    segments: list[list[int]]
+    thresholds: list[float]
+    biases: list[int]
+    scales: list[tuple[int, int]]
+    description: bytes
+    weights: list[bytes]
+    image: tuple[int, int, int, int] = (3, 8, 8, -7)
+    """channels, height, width, exponent"""
+    header: dict[str, Any] = field(default_factory=dict)
+    padding: int = 0
+    """the byte in front of weights"""
+
+    def sections(self) -> list[bytes]:
+        """Everything behind the header in the order of the file; each layer's weights with their padding."""
+        parts = [ROW.pack(*row) for row in self.rows]
+        parts += [SEGMENT.pack(*segment) for segment in self.segments]
+        parts += [struct.pack("<f", threshold) for threshold in self.thresholds]
+        parts.append(np.array(self.biases, "<i4").tobytes())
+        parts.append(np.array(self.scales, SCALE).tobytes())
+        parts.append(self.description)
+        at = HEADER.size + sum(map(len, parts))
+        for packed in self.weights:
+            parts.append(bytes([self.padding]) * (-at % ALIGNMENT) + packed)
+            at += len(parts[-1])
+        return parts
+
+    def build(self) -> bytes:
+        body = b"".join(self.sections())
+        fields: dict[str, Any] = {
+            "magic": b"\x89COC\r\n\x1a\n",
+            "version": 1,
+            "checksum": 0,
+            "file_size": HEADER.size + len(body),
+            "operators": len(self.rows),
+            "segments": len(self.segments),
+            "zero": b"",
+            "description": len(self.description),
+            "zeros": b"",
+        } | dict(zip(("channels", "height", "width", "exponent"), self.image, strict=True))
+        return cocwrite.seal(HEADER.pack(*Header(**(fields | self.header))) + body)
+
+    def row(self, index: int, **changes: int) -> bytes:
+        """The file with other fields in one operator."""
+        rows = list(self.rows)
+        rows[index] = rows[index]._replace(**changes)
+        return replace(self, rows=rows).build()
+
+    def find(self, kind: Kind, last: bool = False) -> int:
+        """Index of the first operator of a kind, or of the last."""
+        found = [index for index, row in enumerate(self.rows) if row.kind == kind]
+        return found[-1 if last else 0]
+
+    def segment(self, index: int, **changes: int) -> bytes:
+        """The file with other fields in one segment: count, logits, carry, zero."""
+        segments = [list(segment) for segment in self.segments]
+        for name, value in changes.items():
+            segments[index][("count", "logits", "carry", "zero").index(name)] = value
+        return replace(self, segments=segments).build()
+
+
+def base() -> Parts:
+    """A legal file of three segments, all kinds of operators and weights that end within a byte."""
+    graph = random_graph(1, bits=1, act_bits=4, exits=2, channels=5)
+    data = cocwrite.dump(graph)
+    header = Header(*HEADER.unpack_from(data))
+    nodes = [node for segment in graph.segments for node in segment.nodes]
+    layers = [node for node in nodes if isinstance(node, Conv | Linear)]
+    at = HEADER.size + ROW.size * header.operators
+    rows = [Row(*fields) for fields in ROW.iter_unpack(data[HEADER.size : at])]
+    segments = [list(found) for found in SEGMENT.iter_unpack(data[at : at + SEGMENT.size * header.segments])]
+    at += SEGMENT.size * header.segments + 4 * len(graph.thresholds)
+    at += 4 * sum(len(layer.bias) for layer in layers)
+    channels = sum(len(layer.bias) for layer in layers if isinstance(layer, Conv))
+    scales = np.frombuffer(data, SCALE, channels, at).tolist()
+    at += SCALE.itemsize * channels
+    parts = Parts(
+        rows,
+        segments,
+        np.float32(graph.thresholds).tolist(),
+        [value for layer in layers for value in layer.bias.tolist()],
+        scales,
+        data[at : at + header.description],
+        [layer.weight.packed.tobytes() for layer in layers],
+    )
+    assert parts.build() == data
+    return parts
+
+
+def plain(image: tuple[int, int, int, int] = (3, 8, 8, -7)) -> Parts:
+    """The smallest kind of file: average pool and linear layer."""
+    pool = Row(Kind.AVERAGE_POOL, bits=8, exponent=-7)
+    classes = 10
+    linear = Row(Kind.LINEAR, 8, 1, input=1, channels=classes, bits=32, exponent=-13)
+    names = json.dumps({"meta": {}, "names": ["image", "pool", "logits"]}, separators=(",", ":"))
+    weights = [bytes([129]) * classes * min(image[0], 16)]
+    return Parts([pool, linear], [[2, 2, 0, 0]], [], [0] * classes, [], names.encode(), weights, image)
+
+
+def single(image: tuple[int, int, int, int], **changes: int) -> Parts:
+    """`plain` behind a 1x1 convolution of 1-bit weights to as many channels."""
+    parts = plain(image)
+    fields = {"kernel_height": 1, "kernel_width": 1, "groups": 1, "stride": 1, "channels": image[0]}
+    conv = Row(Kind.CONV, 1, bits=8, exponent=-7)._replace(**(fields | changes))
+    rows = [conv, parts.rows[0]._replace(input=1), parts.rows[1]._replace(input=2)]
+    count = conv.channels * image[0] * conv.kernel_height * conv.kernel_width
+    names = b'{"meta":{},"names":["image","conv","pool","logits"]}'
+    biases, scales = [0] * conv.channels + parts.biases, [(1, -6)] * conv.channels
+    weights = [bytes(-(-count // 8)), *parts.weights]
+    return replace(
+        parts,
+        rows=rows,
+        segments=[[3, 3, 0, 0]],
+        biases=biases,
+        scales=scales,
+        description=names,
+        weights=weights,
+    )
+
+
+def refit(data: bytes) -> bytes:
+    """The same bytes under a header that states their length and checksum."""
+    return cocwrite.seal(data[:16] + struct.pack("<I", len(data)) + data[20:])
