@@ -40,6 +40,13 @@ def row(record: dict[str, Any]) -> str:
     )
 
 
+def show(record: dict[str, Any]) -> None:
+    """Print a stage's line, the first one under the table's head."""
+    if record["stage"] == "original":
+        print(COLUMNS)
+    print(row(record), flush=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; 0 on success, 2 with one line on stderr when the input is wrong, 130 when interrupted."""
     options = parser().parse_args(arguments)
@@ -53,8 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise CocError(f"--threads {options.threads}: must be at least 1")
             torch.set_num_threads(options.threads)
         chosen = recipe.load(options.recipe, options.set)
-        print(COLUMNS, flush=True)
-        chain.run(chosen, options.out, options.reuse, lambda record: print(row(record), flush=True))
+        chain.run(chosen, options.out, options.reuse, show)
         print(f"wrote {options.out / 'model.pt'}")
     except CocError as error:
         print(f"coc-compress: error: {error}", file=sys.stderr)
