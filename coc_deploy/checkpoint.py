@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from coc_runtime import files
 from coc_runtime.errors import CocError
@@ -35,6 +36,12 @@ def write_torch(path: Path, value: Mapping[str, Any]) -> None:
     files.write_bytes(path, buffer.getvalue())
 
 
+def _compact(tensor: Tensor) -> Tensor:
+    """The tensor as float16 if that loses nothing."""
+    half = tensor.half() if tensor.dtype == torch.float32 else tensor
+    return half if torch.equal(half.to(tensor.dtype), tensor) else tensor
+
+
 def save(path: Path, checkpoint: Checkpoint) -> None:
     network = checkpoint.network
     write_torch(
@@ -49,7 +56,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "thresholds": list(network.thresholds),
             "history": list(checkpoint.history),
             "meta": checkpoint.meta,
-            "state": network.state_dict(),
+            "state": {name: _compact(tensor) for name, tensor in network.state_dict().items()},
         },
     )
 
@@ -75,7 +82,7 @@ def load(path: Path) -> Checkpoint:
 
 def _rebuild(data: dict[str, Any]) -> Network:
     network = Network(Architecture(**data["architecture"]), tuple(data["image_size"]))
-    state = data["state"]
+    state = {name: t.float() if t.dtype == torch.float16 else t for name, t in data["state"].items()}
     resize(network, state)
     if data["exits"] is not None:
         exits = data["exits"] | {"positions": tuple(data["exits"]["positions"])}

@@ -276,3 +276,14 @@ def set_mode(module: nn.Module, mode: Mode) -> None:
     for unit in module.modules():
         if isinstance(unit, UNITS):
             unit.set_mode(mode)  # type: ignore[operator]
+
+
+@torch.no_grad()
+def round_masters(module: nn.Module) -> None:
+    """Round the float weights behind the integers to float16: a checkpoint holds them in half the bytes.
+
+    Done when a stage's training ends and before anything is measured: what is saved is what was measured.
+    """
+    for unit in module.modules():
+        if isinstance(unit, QConv | QLinear):
+            unit.weight.copy_(unit.weight.half().float())

@@ -12,7 +12,7 @@ from torch.fx.experimental.optimization import fuse
 
 from coc_runtime.datasets import Dataset
 
-from . import train
+from . import qat, train
 from .network import Network, to_input
 from .recipe import Finetune, Recipe, Training
 
@@ -57,8 +57,8 @@ class Context:
         prepare: Callable[[int], bool],
         parameters: list[nn.Parameter] | None = None,
     ) -> list[dict[str, float]]:
-        """Train a network as `train.fit` does, with this stage's data, seed and folder."""
-        return train.fit(
+        """Train a network as `train.fit` does, with this stage's data, seed and folder; round its weights."""
+        log = train.fit(
             train.Job(
                 name=self.name,
                 key=self.key,
@@ -74,6 +74,8 @@ class Context:
                 augment=self.augment,
             )
         )
+        qat.round_masters(network)
+        return log
 
     def float_mode(self, network: Network) -> Callable[[int], bool]:
         """Plain training mode, in bfloat16 where it pays."""

@@ -13,6 +13,7 @@ from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.network import ExitSpec, Network, exit_logits
 from coc_deploy.stages import prune, quantize
 from coc_runtime.errors import CocError
+from conftest import TinyRun
 from tiny import digits, float_network, quantized_network, same_state
 
 
@@ -151,3 +152,13 @@ def test_a_weight_of_an_impossible_shape_is_told_in_one_line(shape: tuple[int, .
     data["state"]["body.conv1.weight"] = torch.zeros(shape)
     torch.save(data, path)
     assert "damaged coc-deploy model" in refusal(path)
+
+
+def test_a_trained_quantized_model_holds_its_weights_in_two_bytes_without_loss(tiny_run: TinyRun) -> None:
+    state = torch.load(tiny_run.model, weights_only=True)["state"]
+    weights = [tensor for name, tensor in state.items() if name.endswith("weight") and tensor.dim() > 1]
+    assert {tensor.dtype for tensor in weights} == {torch.float16}
+    network = checkpoint.load(tiny_run.model).network
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, state[name].to(tensor.dtype)), name
