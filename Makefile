@@ -28,7 +28,7 @@ figures: $(INSTALLED)
 .venv: $(INSTALLED)
 
 # A stamp, so that an installation cut short is taken up again.
-$(INSTALLED): setup.cfg setup.py pyproject.toml
+$(INSTALLED): setup.cfg setup.py pyproject.toml $(wildcard runtime/native/*.[ch])
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@

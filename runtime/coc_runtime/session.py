@@ -1,18 +1,18 @@
 """Session: opens an artifact, runs images on a backend, and stops each at its first confident exit."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from . import arithmetic, cocfile
-from .backends import Backend
+from .backends import Backend, WholeBackend
 from .errors import CocError
 from .graph import Graph, check_thresholds, verify
 
-BACKENDS = ("onnxruntime", "reference")
+BACKENDS = ("native", "onnxruntime", "reference")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,11 @@ class Session:
     """
 
     info: Info
-    graph: Graph
+    _backend: Backend
+    _graph: Graph | None = None
+    _whole: WholeBackend | None = None
+    """what takes the exits itself, instead of _backend"""
+    _read_graph: Callable[[], Graph]
 
     def __init__(
         self,
@@ -67,15 +71,19 @@ class Session:
     ) -> None:
         """Open an artifact, .onnx or .coc; its first bytes tell which, not its name.
 
-        backend: "onnxruntime" (.onnx only), "reference" (NumPy) or "auto": for .onnx ONNX Runtime if it
-        can be imported, else the reference. threads: of ONNX Runtime; the reference leaves this to
-        NumPy. thresholds: one per early exit instead of the file's; 0 always leaves there, above 1 never.
+        backend: "onnxruntime" (.onnx only), "native" (.coc only), "reference" (NumPy) or "auto": the fast
+        one for the file if it is installed, else the reference; `info.reason` says why. threads: of the
+        fast ones; the reference leaves this to NumPy. thresholds: one per early exit instead of the
+        file's; 0 always leaves there, above 1 never.
         Raises CocError: file missing, unreadable or damaged; unknown or missing backend; bad thresholds.
         """
         packed = cocfile.is_coc(path)
         name, reason = _choose_backend(backend, packed)
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise CocError(f"threads must be an integer of at least 1, {threads!r} given")
+        if name == "native":
+            self._bind_native(path, threads, reason, thresholds)
+            return
         if packed:
             graph = cocfile.read(path).graph
             self._bind(graph, _reference(graph), reason, thresholds)
@@ -105,7 +113,7 @@ class Session:
         values = check_thresholds(
             graph.thresholds if thresholds is None else _as_tuple(thresholds), len(graph.segments) - 1
         )
-        self.graph = graph
+        self._graph = graph
         self._backend = backend
         self._thresholds = arithmetic.gate_thresholds(values)
         self._bitops = np.array(graph.exit_bitops(), dtype=np.int64)
@@ -119,6 +127,30 @@ class Session:
             reason=reason,
         )
 
+    def _bind_native(
+        self, path: str | Path, threads: int, reason: str, thresholds: Sequence[float] | None
+    ) -> None:
+        from .backends.native import NativeBackend
+
+        backend = NativeBackend(path, threads, None if thresholds is None else _as_tuple(thresholds))
+        self._whole, self._read_graph = backend, backend.read_graph
+        self.info = Info(
+            input_shape=backend.input_shape,
+            classes=backend.classes,
+            exits=len(backend.exit_bitops),
+            thresholds=backend.thresholds,
+            exit_bitops=backend.exit_bitops,
+            backend=backend.name,
+            reason=reason,
+        )
+
+    @property
+    def graph(self) -> Graph:
+        """The integer graph. The native backend does not need it: it reads the file again the first time."""
+        if self._graph is None:
+            self._graph = self._read_graph()
+        return self._graph
+
     def run(self, images: np.ndarray) -> Result:
         """Classify images, each up to its first confident exit.
 
@@ -126,6 +158,8 @@ class Session:
         are grouped into batches. Raises CocError for another type or shape.
         """
         self._check_images(images)
+        if self._whole is not None:
+            return Result(*self._whole.run(images))
         if len(images) == 1 and self._backend.run_single is not None:
             logits, taken = self._backend.run_single(images, self._thresholds)
             return self._result(logits, np.array([taken], dtype=np.int64))
@@ -150,6 +184,8 @@ class Session:
         What calibration and parity checks look at. Takes and refuses what `run` does.
         """
         self._check_images(images)
+        if self._whole is not None:
+            return self._whole.logits_per_exit(images)
         logits = np.empty((self.info.exits, len(images), self.info.classes), np.float32)
         codes: np.ndarray | None = images
         for index in range(self.info.exits if len(images) else 0):
@@ -174,6 +210,9 @@ class Session:
         )
 
     def _check_images(self, images: np.ndarray) -> None:
+        if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4:  # noqa: SIM102
+            if images.shape[1:] == self.info.input_shape:
+                return  # before the words of an error are made: calls take microseconds
         expected = f"expected uint8 [N, {', '.join(map(str, self.info.input_shape))}]"
         if not isinstance(images, np.ndarray):
             raise CocError(f"images are a {type(images).__name__}, not a NumPy array: {expected}")
@@ -193,14 +232,25 @@ def _choose_backend(name: str, packed: bool = False) -> tuple[str, str]:
 
 
 def _choose_for_coc(name: str) -> tuple[str, str]:
+    if name == "onnxruntime":
+        raise CocError(
+            f"backend {name} runs .onnx files only: choose native or reference, or export the model as .onnx"
+        )
+    from .backends.native import why_missing
+
+    missing = why_missing()
+    if missing is None:
+        return "native", "asked for" if name == "native" else "the fastest for .coc files"
     if name == "auto":
-        return "reference", "it runs .coc files"
-    raise CocError(
-        f"backend {name} runs .onnx files only: choose native or reference, or export the model as .onnx"
-    )
+        return "reference", missing
+    raise CocError(f"backend native: {missing}")
 
 
 def _choose_for_onnx(name: str) -> tuple[str, str]:
+    if name == "native":
+        raise CocError(
+            "backend native runs .coc files only: choose onnxruntime or reference, or export it as .coc"
+        )
     try:
         importlib.import_module("onnxruntime")
     except ImportError as error:

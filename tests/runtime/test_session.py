@@ -234,7 +234,9 @@ def test_an_illegal_graph_is_refused() -> None:
 
 def test_unknown_backends_and_bad_thread_counts_are_refused_before_the_file_is_read(tmp_path: Path) -> None:
     nowhere = tmp_path / "absent.onnx"
-    with pytest.raises(CocError, match="unknown backend 'tpu': choose one of auto, onnxruntime, reference"):
+    with pytest.raises(
+        CocError, match="unknown backend 'tpu': choose one of auto, native, onnxruntime, reference"
+    ):
         Session(nowhere, backend="tpu")
     for threads in (0, -1, 1.5, True, "2"):
         with pytest.raises(CocError, match="threads"):

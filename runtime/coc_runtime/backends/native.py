@@ -1,0 +1,77 @@
+"""The C core: runs .coc files in exact integers, through its public interface coc.h."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .. import arithmetic, cocfile, files
+from ..errors import CocError
+from ..graph import Graph, check_thresholds
+from . import Outcome
+
+MAX_THREADS = 64
+"""COC_MAX_THREADS of coc.h"""
+
+
+def why_missing() -> str | None:
+    """Why the C core cannot be used here; None if it can."""
+    try:
+        from .. import _native  # noqa: F401
+    except ImportError as error:
+        return f"the C extension was not built ({error}): install a C compiler, then coc-deploy again"
+    return None
+
+
+class NativeBackend:
+    """A `WholeBackend`. What it opens it knows from the file; threads may share it."""
+
+    name = "native"
+
+    def __init__(self, path: str | Path, threads: int = 1, thresholds: Sequence[float] | None = None) -> None:
+        """threads: that share the rows of one layer. thresholds: None for the file's.
+
+        Raises CocError: the file is missing or damaged, thresholds are not legal, the level of kernels
+        that the environment's COC_CPU names is not available.
+        """
+        from .._native import Runner
+
+        if threads > MAX_THREADS:
+            raise CocError(f"backend native runs at most {MAX_THREADS} threads, {threads} given")
+        self._path = path
+        data = files.read_artifact(path)
+        try:
+            self._runner = Runner(data)
+        except CocError as error:
+            cocfile.parse(data, str(path))  # says more about what is wrong
+            raise CocError(f"{path}: {error}: export it again") from None
+        *shape, self.classes, stored, self.exit_bitops = self._runner.info()
+        self.input_shape = tuple(shape)
+        self.thresholds = check_thresholds(
+            stored if thresholds is None else tuple(thresholds), len(self.exit_bitops) - 1
+        )
+        try:
+            self.cpu = self._runner.start(threads, arithmetic.gate_thresholds(self.thresholds).tobytes())
+        except CocError as error:
+            raise CocError(f"{path}: cannot run: {error}") from None
+
+    def read_graph(self) -> Graph:
+        """The integer graph, read from the file again."""
+        return cocfile.read(self._path).graph
+
+    def run(self, images: np.ndarray) -> Outcome:
+        """See `WholeBackend.run`."""
+        count = len(images)
+        logits = np.empty((count, self.classes), np.float32)
+        label = np.empty(count, np.int64)
+        taken = np.empty(count, np.int64)
+        confidence = np.empty(count, np.float32)
+        bitops = np.empty(count, np.int64)
+        self._runner.run(np.ascontiguousarray(images), logits, label, taken, confidence, bitops)
+        return logits, label, taken, confidence, bitops
+
+    def logits_per_exit(self, images: np.ndarray) -> np.ndarray:
+        """See `WholeBackend.logits_per_exit`."""
+        logits = np.empty((len(self.exit_bitops), len(images), self.classes), np.float32)
+        self._runner.run_all_exits(np.ascontiguousarray(images), logits)
+        return logits

@@ -1,0 +1,35 @@
+/* conv_avx512.c - shared partial sums with 32 lanes (AVX-512 F, BW, VL): 1-bit weights, 1x1 and 3x3. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,prefer-vector-width=512")
+#endif
+
+#define SUMS_LANES 32u
+#define SUMS_GROUP 4u
+#define SUMS_ELEMENT 2u
+#define SUMS_TILE 4
+#define SUMS_LEAST_LANES 4u
+#define SUMS_MAX_VECTORS 1
+#define SUMS_TABLE 49152u /* bytes of tables that the first-level cache is asked to hold */
+
+#include "conv_sums_avx512.h"
+#include "conv_sums.h"
+
+/* vpdpbusd wins at 1x1 with many channels, where tables serve one tap only. */
+static int accepts(const coc_conv *layer) {
+    return sums_accepts(layer) && sums_fills_vectors(layer) &&
+           !(layer->kernel_width == 1 && layer->stride == 1 && layer->in_channels >= 64);
+}
+
+SUMS_KERNEL(conv_w1_sums_avx512, COC_AVX512, accepts)
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

@@ -1,0 +1,93 @@
+/* conv_scalar.c - the contract: a convolution of any legal layer, in portable C. */
+#include "ops.h"
+
+/* Indices of the output row or column that read input `0 <= position * stride + tap - pad < size`. */
+typedef struct {
+    uint32_t first, end;
+} span;
+
+static span inside(uint32_t size, uint32_t out_size, uint32_t tap, uint32_t pad, uint32_t stride) {
+    uint32_t first = tap >= pad ? 0 : (pad - tap + stride - 1) / stride;
+    uint32_t end = size + pad > tap ? (size + pad - tap - 1) / stride + 1 : 0;
+    end = end < out_size ? end : out_size;
+    return (span){first, end > first ? end : first};
+}
+
+static int accepts(const coc_conv *layer) {
+    (void)layer;
+    return 1;
+}
+
+static size_t weight_count(const coc_conv *layer) {
+    return (size_t)layer->out_channels * (layer->in_channels / layer->groups) * layer->kernel_height *
+           layer->kernel_width;
+}
+
+static size_t weight_bytes(const coc_conv *layer) {
+    return weight_count(layer) * sizeof(int16_t);
+}
+
+static void prepare(const coc_conv *layer, void *weights) {
+    coc_decode(layer->codes, layer->weight_bits, layer->encoding, weight_count(layer), weights);
+}
+
+/* Sums of one output row. */
+static size_t scratch_bytes(const coc_conv *layer) {
+    return (size_t)layer->out_width * sizeof(int32_t);
+}
+
+/* Adds one row of the kernel over one row of one input channel to the sums. */
+static void add_row(const coc_conv *layer, const int16_t *taps, const uint8_t *x, int32_t *sums) {
+    const size_t stride = layer->stride;
+    for (uint32_t tap = 0; tap < layer->kernel_width; tap++) {
+        span columns = inside(layer->in_width, layer->out_width, tap, layer->pad_left, layer->stride);
+        if (columns.first == columns.end)
+            continue;
+        const uint8_t *source = x + (columns.first * stride + tap - layer->pad_left);
+        int32_t *target = sums + columns.first;
+        const size_t count = columns.end - columns.first;
+        const int32_t weight = taps[tap], zero = layer->in_zero;
+        if (stride == 1)
+            for (size_t i = 0; i < count; i++)
+                target[i] += weight * ((int32_t)source[i] - zero);
+        else
+            for (size_t i = 0; i < count; i++)
+                target[i] += weight * ((int32_t)source[i * stride] - zero);
+    }
+}
+
+static void sum_row(const coc_conv *layer, const int16_t *weights, const uint8_t *x, uint32_t channel,
+                    uint32_t row, int32_t *sums) {
+    const size_t per_group = layer->in_channels / layer->groups;
+    const size_t plane = (size_t)layer->in_height * layer->in_width;
+    const size_t taps = (size_t)layer->kernel_height * layer->kernel_width;
+    const size_t group = channel / (layer->out_channels / layer->groups);
+    const uint8_t *planes = x + group * per_group * plane;
+    const int16_t *filter = weights + channel * per_group * taps;
+    for (uint32_t i = 0; i < layer->out_width; i++)
+        sums[i] = layer->bias[channel];
+    for (size_t in = 0; in < per_group; in++)
+        for (uint32_t tap = 0; tap < layer->kernel_height; tap++) {
+            size_t y = (size_t)row * layer->stride + tap;
+            if (y < layer->pad_top || y - layer->pad_top >= layer->in_height)
+                continue;
+            add_row(layer, filter + in * taps + (size_t)tap * layer->kernel_width,
+                    planes + in * plane + (y - layer->pad_top) * layer->in_width, sums);
+        }
+}
+
+static void run(const coc_conv *layer, const void *weights, const uint8_t *x, uint8_t *y, void *scratch,
+                uint32_t first, uint32_t last) {
+    int32_t *sums = scratch;
+    for (uint32_t channel = 0; channel < layer->out_channels; channel++)
+        for (uint32_t row = first; row < last; row++) {
+            sum_row(layer, weights, x, channel, row, sums);
+            uint8_t *target = y + ((size_t)channel * layer->out_height + row) * layer->out_width;
+            for (uint32_t i = 0; i < layer->out_width; i++)
+                target[i] = coc_requantize(sums[i], layer->multiplier[channel], layer->out_zero, layer->out_max);
+        }
+}
+
+const coc_conv_kernel coc_conv_scalar = {
+    "conv_scalar", COC_SCALAR, accepts, weight_bytes, prepare, scratch_bytes, run,
+};

@@ -1,0 +1,58 @@
+/* conv_shared.h - what the vector convolution kernels share: integer weights and small arithmetic (internal). */
+#ifndef COC_CONV_SHARED_H
+#define COC_CONV_SHARED_H
+
+#include "kernels.h"
+
+#include <string.h>
+
+#define COC_INLINE static inline __attribute__((always_inline))
+
+static inline size_t coc_round_up(size_t value, size_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+static inline uint32_t coc_min(uint32_t a, uint32_t b) {
+    return a < b ? a : b;
+}
+
+static inline uint32_t coc_divide_up(uint32_t a, uint32_t b) {
+    return (a + b - 1) / b;
+}
+
+/* Code of the weight from input channel `in` to output channel `out` at a tap; for groups == 1. */
+static inline uint32_t coc_weight_code(const coc_conv *layer, uint32_t out, uint32_t in, uint32_t tap) {
+    const size_t taps = (size_t)layer->kernel_height * layer->kernel_width;
+    return coc_code(layer->codes, layer->weight_bits, ((size_t)out * layer->in_channels + in) * taps + tap);
+}
+
+static inline int32_t coc_weight(const coc_conv *layer, uint32_t out, uint32_t in, uint32_t tap) {
+    return coc_integer(coc_weight_code(layer, out, in, tap), layer->weight_bits, layer->encoding);
+}
+
+/* The zero point is a code, and |sum + bias| < 2^24 times a multiplier is below 2^30: what vector kernels rely on. */
+static inline int coc_simple_numbers(const coc_conv *layer) {
+    if (layer->in_bits < 1 || layer->in_bits > 8 || layer->in_zero < 0 || layer->in_zero >= 1 << layer->in_bits)
+        return 0;
+    for (uint32_t out = 0; out < layer->out_channels; out++)
+        if (!(layer->multiplier[out] < 64.0f && layer->multiplier[out] > -64.0f))
+            return 0;
+    return 1;
+}
+
+/* Copies `count` bytes, at most `most`; the sizes that images have compile to one or two moves. */
+COC_INLINE void coc_copy_row(uint8_t *target, const uint8_t *source, uint32_t count, uint32_t most) {
+    if (count == 4 && most >= 4)
+        memcpy(target, source, 4);
+    else if (count == 8 && most >= 8)
+        memcpy(target, source, 8);
+    else if (count == 16 && most >= 16)
+        memcpy(target, source, 16);
+    else if (count == 32 && most >= 32)
+        memcpy(target, source, 32);
+    else
+        for (uint32_t i = 0; i < count; i++)
+            target[i] = source[i];
+}
+
+#endif

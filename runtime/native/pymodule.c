@@ -1,0 +1,292 @@
+/* pymodule.c - coc.h for Python: module coc_runtime._native, used by coc_runtime/backends/native.py alone.
+ *
+ * A Runner holds a model and as many sessions as threads have run it at once. The list of idle sessions is
+ * guarded by the GIL, which is released while a session runs.
+ */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include "coc.h"
+
+#include <string.h>
+
+#if defined(_WIN32)
+#define getpid() 0L
+#else
+#include <unistd.h>
+#endif
+
+typedef struct {
+    PyObject *error; /* coc_runtime.errors.CocError */
+} module_state;
+
+typedef struct {
+    PyObject_HEAD
+    coc_model *model;
+    coc_model_info info;
+    float thresholds[COC_MAX_EXITS];
+    uint32_t threads;
+    long process; /* that made the sessions: their threads do not survive a fork */
+    coc_session **idle;
+    size_t idle_count, made;
+} runner;
+
+static PyObject *fail(runner *self, coc_status status) {
+    PyObject *module = PyType_GetModule(Py_TYPE((PyObject *)self));
+    module_state *state = module == NULL ? NULL : PyModule_GetState(module);
+    if (state != NULL)
+        PyErr_SetString(state->error, coc_strerror(status));
+    return NULL;
+}
+
+/* After a fork, forget the sessions whose threads stayed behind. */
+static void notice_fork(runner *self) {
+    if (self->process != (long)getpid()) {
+        self->process = (long)getpid();
+        if (self->threads > 1)
+            self->idle_count = self->made = 0;
+    }
+}
+
+static coc_status add_session(runner *self, coc_session **session) {
+    const coc_session_options options = {.thresholds = self->thresholds, .threads = self->threads};
+    coc_session **grown = PyMem_Realloc(self->idle, (self->made + 1) * sizeof *grown);
+    if (grown == NULL)
+        return COC_ERROR_MEMORY;
+    self->idle = grown;
+    const coc_status status = coc_session_create(self->model, &options, session);
+    self->made += status == COC_OK;
+    return status;
+}
+
+static coc_status take_session(runner *self, coc_session **session) {
+    notice_fork(self);
+    if (self->idle_count == 0)
+        return add_session(self, session);
+    *session = self->idle[--self->idle_count];
+    return COC_OK;
+}
+
+static void give_session(runner *self, coc_session *session) {
+    self->idle[self->idle_count++] = session;
+}
+
+/* Runner(data): open the bytes of a file. */
+static PyObject *runner_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
+    Py_buffer data;
+    if (names != NULL && PyDict_Size(names) != 0) {
+        PyErr_SetString(PyExc_TypeError, "Runner takes no keyword arguments");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(arguments, "y*", &data))
+        return NULL;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    runner *self = (runner *)allocate(type, 0);
+    if (self != NULL) {
+        self->process = (long)getpid();
+        self->threads = 1;
+        const coc_status status = coc_model_from_memory(data.buf, (size_t)data.len, NULL, &self->model);
+        if (status == COC_OK) {
+            coc_model_inspect(self->model, &self->info);
+        } else {
+            fail(self, status);
+            Py_CLEAR(self);
+        }
+    }
+    PyBuffer_Release(&data);
+    return (PyObject *)self;
+}
+
+static void runner_dealloc(runner *self) {
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    notice_fork(self);
+    while (self->idle_count > 0)
+        coc_session_free(self->idle[--self->idle_count]);
+    PyMem_Free(self->idle);
+    coc_model_free(self->model);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyObject *tuple_of(const coc_model_info *info, int bitops) {
+    const uint32_t count = bitops ? info->exits : info->exits - 1;
+    PyObject *tuple = PyTuple_New(count);
+    for (uint32_t k = 0; tuple != NULL && k < count; k++) {
+        PyObject *item = bitops ? PyLong_FromUnsignedLongLong(info->bitops[k])
+                                : PyFloat_FromDouble((double)info->thresholds[k]);
+        if (item == NULL || PyTuple_SetItem(tuple, k, item) != 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+/* (channels, height, width, classes, thresholds, bitops of each exit) */
+static PyObject *runner_info(runner *self, PyObject *Py_UNUSED(none)) {
+    const coc_model_info *info = &self->info;
+    PyObject *thresholds = tuple_of(info, 0), *bitops = tuple_of(info, 1), *result = NULL;
+    if (thresholds != NULL && bitops != NULL)
+        result = Py_BuildValue("(IIIIOO)", info->channels, info->height, info->width, info->classes, thresholds,
+                               bitops);
+    Py_XDECREF(thresholds);
+    Py_XDECREF(bitops);
+    return result;
+}
+
+/* start(threads, thresholds: float32 bytes): make the first session; its level of kernels. Once. */
+static PyObject *runner_start(runner *self, PyObject *arguments) {
+    unsigned int threads;
+    Py_buffer thresholds;
+    coc_session *session;
+    if (!PyArg_ParseTuple(arguments, "Iy*", &threads, &thresholds))
+        return NULL;
+    const size_t expected = (self->info.exits - 1) * sizeof(float);
+    coc_status status = COC_ERROR_ARGUMENT;
+    if ((size_t)thresholds.len == expected && self->made == 0) {
+        memcpy(self->thresholds, thresholds.buf, expected);
+        self->threads = threads;
+        status = take_session(self, &session);
+    }
+    PyBuffer_Release(&thresholds);
+    if (status != COC_OK)
+        return fail(self, status);
+    give_session(self, session);
+    return PyUnicode_FromString(coc_session_cpu(session));
+}
+
+static void release_all(Py_buffer *buffers, Py_ssize_t count) {
+    while (count > 0)
+        PyBuffer_Release(&buffers[--count]);
+}
+
+/* The buffers of the images (the first, read only) and of the results, of `sizes` bytes per image. */
+static Py_ssize_t take_buffers(runner *self, PyObject *const *arguments, const size_t *sizes, Py_ssize_t count,
+                               Py_buffer *buffers) {
+    Py_ssize_t images = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (PyObject_GetBuffer(arguments[i], &buffers[i], i == 0 ? PyBUF_SIMPLE : PyBUF_WRITABLE) != 0) {
+            release_all(buffers, i);
+            return -1;
+        }
+        if (i == 0)
+            images = buffers[0].len / (Py_ssize_t)sizes[0];
+        if (buffers[i].len != images * (Py_ssize_t)sizes[i]) {
+            release_all(buffers, i + 1);
+            fail(self, COC_ERROR_ARGUMENT);
+            return -1;
+        }
+    }
+    return images;
+}
+
+static size_t image_bytes(const runner *self) {
+    return (size_t)self->info.channels * self->info.height * self->info.width;
+}
+
+static PyObject *finish(runner *self, coc_status status, Py_buffer *buffers, Py_ssize_t count) {
+    release_all(buffers, count);
+    if (status != COC_OK)
+        return fail(self, status);
+    return Py_NewRef(Py_None);
+}
+
+/* run(images, logits, label, exit, confidence, bitops): planar images; results into the arrays. */
+static PyObject *runner_run(runner *self, PyObject *const *arguments, Py_ssize_t count) {
+    const size_t sizes[6] = {image_bytes(self), self->info.classes * sizeof(float), 8, 8, sizeof(float), 8};
+    Py_buffer buffers[6];
+    if (count != 6) {
+        PyErr_SetString(PyExc_TypeError, "run takes six arrays");
+        return NULL;
+    }
+    const Py_ssize_t images = take_buffers(self, arguments, sizes, 6, buffers);
+    if (images < 0)
+        return NULL;
+    coc_session *session;
+    coc_status status = take_session(self, &session);
+    if (status == COC_OK) {
+        const coc_result result = {buffers[1].buf, buffers[2].buf, buffers[3].buf, buffers[4].buf, buffers[5].buf};
+        Py_BEGIN_ALLOW_THREADS
+        status = coc_run(session, buffers[0].buf, (size_t)images, COC_PLANAR, &result);
+        Py_END_ALLOW_THREADS
+        give_session(self, session);
+    }
+    return finish(self, status, buffers, 6);
+}
+
+/* run_all_exits(images, logits): logits are float32 [exits, N, classes]. */
+static PyObject *runner_run_all_exits(runner *self, PyObject *const *arguments, Py_ssize_t count) {
+    const size_t sizes[2] = {image_bytes(self), self->info.exits * self->info.classes * sizeof(float)};
+    Py_buffer buffers[2];
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "run_all_exits takes two arrays");
+        return NULL;
+    }
+    const Py_ssize_t images = take_buffers(self, arguments, sizes, 2, buffers);
+    if (images < 0)
+        return NULL;
+    coc_session *session;
+    coc_status status = take_session(self, &session);
+    if (status == COC_OK) {
+        Py_BEGIN_ALLOW_THREADS
+        status = coc_run_all_exits(session, buffers[0].buf, (size_t)images, COC_PLANAR, buffers[1].buf);
+        Py_END_ALLOW_THREADS
+        give_session(self, session);
+    }
+    return finish(self, status, buffers, 2);
+}
+
+#define FUNCTION(function) (PyCFunction)(void (*)(void))(function)
+
+static PyMethodDef methods[] = {
+    {"info", FUNCTION(runner_info), METH_NOARGS, NULL},
+    {"start", FUNCTION(runner_start), METH_VARARGS, NULL},
+    {"run", FUNCTION(runner_run), METH_FASTCALL, NULL},
+    {"run_all_exits", FUNCTION(runner_run_all_exits), METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, (void *)runner_new},
+    {Py_tp_dealloc, (void *)runner_dealloc},
+    {Py_tp_methods, methods},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {"coc_runtime._native.Runner", sizeof(runner), 0, Py_TPFLAGS_DEFAULT, slots};
+
+static int execute(PyObject *module) {
+    module_state *state = PyModule_GetState(module);
+    PyObject *errors = PyImport_ImportModule("coc_runtime.errors");
+    if (errors == NULL)
+        return -1;
+    state->error = PyObject_GetAttrString(errors, "CocError");
+    Py_DECREF(errors);
+    PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
+    const int failed = state->error == NULL || type == NULL || PyModule_AddObjectRef(module, "Runner", type) != 0;
+    Py_XDECREF(type);
+    return failed ? -1 : 0;
+}
+
+static int traverse(PyObject *module, visitproc visit, void *arg) {
+    module_state *state = PyModule_GetState(module);
+    Py_VISIT(state->error);
+    return 0;
+}
+
+static int clear(PyObject *module) {
+    module_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->error);
+    return 0;
+}
+
+static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, (void *)execute}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "coc_runtime._native", .m_size = sizeof(module_state),
+    .m_slots = module_slots, .m_traverse = traverse, .m_clear = clear,
+};
+
+PyMODINIT_FUNC PyInit__native(void) {
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,254 @@
+/* session.c - a model ready to run: prepared weights, activations, threads; and the run. */
+#include "plan.h"
+
+#include <string.h>
+
+typedef struct {
+    const coc_conv_kernel *kernel; /* of a convolution */
+    void *weights;                 /* prepared */
+} step;
+
+struct coc_session {
+    const coc_model *model;
+    void *owned; /* the arena, if it is not the caller's */
+    coc_level level;
+    uint32_t threads;
+    coc_pool *pool; /* NULL: the calling thread alone */
+    const coc_ops *ops;
+    step *steps;
+    uint8_t *scratch;
+    size_t scratch_stride;
+    uint8_t *activations;
+    const uint8_t *image; /* of this run, planar */
+    coc_model_info info;
+    float thresholds[COC_MAX_EXITS];
+};
+
+/* A convolution, as threads share it. */
+typedef struct {
+    const coc_session *session;
+    const coc_conv *conv;
+    const step *use;
+    const uint8_t *x;
+    uint8_t *y;
+} shared_conv;
+
+static coc_status plan(const coc_model *model, const coc_session_options *options, coc_choices *choices,
+                       coc_arena_layout *layout) {
+    if (model == NULL)
+        return COC_ERROR_ARGUMENT;
+    const coc_status status = coc_check_options(model, options, choices);
+    return status != COC_OK ? status
+                            : coc_plan_arena(model, choices, sizeof(coc_session), sizeof(step), layout);
+}
+
+size_t coc_session_bytes(const coc_model *model, const coc_session_options *options) {
+    coc_choices choices;
+    coc_arena_layout layout;
+    return plan(model, options, &choices, &layout) == COC_OK ? (size_t)layout.total : 0;
+}
+
+static void prepare_weights(coc_session *session, uint8_t *weights) {
+    for (uint32_t j = 0; j < session->model->node_count; j++) {
+        const coc_node *node = &session->model->nodes[j];
+        const coc_need need = coc_node_need(node, session->level);
+        session->steps[j] = (step){need.kernel, weights};
+        if (node->kind == COC_CONV) {
+            need.kernel->prepare(&node->op.conv, weights);
+        } else if (node->kind == COC_LINEAR) {
+            const coc_linear *linear = &node->op.linear;
+            coc_decode(linear->codes, linear->weight_bits, linear->encoding,
+                       (size_t)linear->features * linear->classes, (int16_t *)(void *)weights);
+        }
+        weights += coc_align(need.weights);
+    }
+}
+
+coc_status coc_session_create(const coc_model *model, const coc_session_options *options,
+                              coc_session **session) {
+    coc_choices choices;
+    coc_arena_layout layout;
+    if (session == NULL)
+        return COC_ERROR_ARGUMENT;
+    *session = NULL;
+    coc_status status = plan(model, options, &choices, &layout);
+    if (status != COC_OK)
+        return status;
+    uint8_t *arena = options != NULL ? options->arena : NULL, *owned = NULL;
+    if (arena != NULL && options->arena_bytes < layout.total)
+        return COC_ERROR_MEMORY;
+    if (arena == NULL)
+        arena = owned = model->allocator.allocate(model->allocator.user, (size_t)layout.total);
+    if (arena == NULL)
+        return COC_ERROR_MEMORY;
+    coc_session *made = (coc_session *)(void *)arena;
+    *made = (coc_session){
+        .model = model,
+        .owned = owned,
+        .level = choices.level,
+        .threads = choices.threads,
+        .ops = coc_ops_of(choices.level),
+        .steps = (step *)(void *)(arena + layout.steps),
+        .scratch = arena + layout.scratch,
+        .scratch_stride = (size_t)layout.scratch_stride,
+        .activations = arena + layout.activations,
+    };
+    memcpy(made->thresholds, choices.thresholds, sizeof made->thresholds);
+    coc_model_inspect(model, &made->info);
+    prepare_weights(made, arena + layout.weights);
+    status = coc_pool_start(arena + layout.workers, choices.threads, &made->pool);
+    if (status != COC_OK && owned != NULL)
+        model->allocator.release(model->allocator.user, owned);
+    if (status == COC_OK)
+        *session = made;
+    return status;
+}
+
+void coc_session_free(coc_session *session) {
+    if (session == NULL)
+        return;
+    coc_pool_stop(session->pool);
+    if (session->owned != NULL)
+        session->model->allocator.release(session->model->allocator.user, session->owned);
+}
+
+const char *coc_session_cpu(const coc_session *session) {
+    return session == NULL ? "" : coc_level_name(session->level);
+}
+
+static uint8_t *written(const coc_session *session, uint32_t tensor) {
+    return session->activations + session->model->tensors[tensor].offset;
+}
+
+static const uint8_t *codes(const coc_session *session, uint32_t tensor) {
+    return tensor == 0 ? session->image : written(session, tensor);
+}
+
+static float *logits_of(const coc_session *session, uint32_t tensor) {
+    return (float *)(void *)written(session, tensor);
+}
+
+static void run_part(void *context, uint32_t part) {
+    const shared_conv *job = context;
+    const coc_session *session = job->session;
+    const uint64_t rows = job->conv->out_height;
+    const uint32_t first = (uint32_t)(rows * part / session->threads);
+    const uint32_t last = (uint32_t)(rows * (part + 1) / session->threads);
+    if (first < last)
+        job->use->kernel->run(job->conv, job->use->weights, job->x, job->y,
+                              session->scratch + part * session->scratch_stride, first, last);
+}
+
+static void run_conv(const coc_session *session, const coc_conv *conv, const step *use, const uint8_t *x,
+                     uint8_t *y) {
+    shared_conv job = {session, conv, use, x, y};
+    if (session->pool != NULL && conv->out_height > 1)
+        coc_pool_run(session->pool, run_part, &job);
+    else
+        use->kernel->run(conv, use->weights, x, y, session->scratch, 0, conv->out_height);
+}
+
+static void run_node(const coc_session *session, uint32_t index) {
+    const coc_node *node = &session->model->nodes[index];
+    const step *use = &session->steps[index];
+    const uint8_t *x = codes(session, node->inputs[0]);
+    uint8_t *y = written(session, index + 1);
+    switch (node->kind) {
+    case COC_CONV:
+        run_conv(session, &node->op.conv, use, x, y);
+        break;
+    case COC_ADD:
+        session->ops->add(&node->op.add, x, codes(session, node->inputs[1]), y,
+                          (size_t)coc_elements(&session->model->tensors[index + 1]));
+        break;
+    case COC_POOL:
+        session->ops->pool(&node->op.pool, x, y);
+        break;
+    case COC_LINEAR:
+        session->ops->linear(&node->op.linear, use->weights, x, logits_of(session, index + 1),
+                             (int16_t *)(void *)session->scratch);
+        break;
+    }
+}
+
+/* Run a segment; its logits stay valid until the next one runs. */
+static const float *run_segment(const coc_session *session, uint32_t index) {
+    const coc_segment *segment = &session->model->segments[index];
+    for (uint32_t j = segment->first; j < segment->end; j++)
+        run_node(session, j);
+    return logits_of(session, segment->logits);
+}
+
+/* Make an image the input; interleaved pixels are brought into planes. */
+static void set_image(coc_session *session, const uint8_t *image, coc_layout layout) {
+    const size_t channels = session->info.channels, pixels = (size_t)session->info.height * session->info.width;
+    session->image = image;
+    if (layout == COC_INTERLEAVED && channels > 1) {
+        uint8_t *planes = written(session, 0);
+        for (size_t c = 0; c < channels; c++)
+            for (size_t i = 0; i < pixels; i++)
+                planes[c * pixels + i] = image[i * channels + c];
+        session->image = planes;
+    }
+}
+
+static void store(const coc_session *session, const coc_result *result, size_t image, uint32_t taken,
+                  const float *logits, float confidence) {
+    const uint32_t classes = session->info.classes;
+    if (result->logits != NULL)
+        memcpy(result->logits + image * classes, logits, classes * sizeof(float));
+    if (result->label != NULL)
+        result->label[image] = coc_argmax(logits, classes);
+    if (result->exit != NULL)
+        result->exit[image] = taken;
+    if (result->confidence != NULL)
+        result->confidence[image] = confidence;
+    if (result->bitops != NULL)
+        result->bitops[image] = (int64_t)session->info.bitops[taken];
+}
+
+static void run_image(const coc_session *session, const coc_result *result, size_t image) {
+    const uint32_t last = session->info.exits - 1;
+    for (uint32_t k = 0;; k++) {
+        const float *logits = run_segment(session, k);
+        const float confidence = coc_confidence(logits, session->info.classes);
+        if (k == last || confidence >= session->thresholds[k]) {
+            store(session, result, image, k, logits, confidence);
+            return;
+        }
+    }
+}
+
+static coc_status check_run(const coc_session *session, const uint8_t *images, size_t count, coc_layout layout,
+                            const void *output) {
+    if (session == NULL || (count > 0 && (images == NULL || output == NULL)))
+        return COC_ERROR_ARGUMENT;
+    return layout == COC_PLANAR || layout == COC_INTERLEAVED ? COC_OK : COC_ERROR_ARGUMENT;
+}
+
+static size_t image_bytes(const coc_session *session) {
+    return (size_t)coc_elements(&session->model->tensors[0]);
+}
+
+coc_status coc_run(coc_session *session, const uint8_t *images, size_t count, coc_layout layout,
+                   const coc_result *result) {
+    const coc_status status = check_run(session, images, count, layout, result);
+    for (size_t i = 0; status == COC_OK && i < count; i++) {
+        set_image(session, images + i * image_bytes(session), layout);
+        run_image(session, result, i);
+    }
+    return status;
+}
+
+coc_status coc_run_all_exits(coc_session *session, const uint8_t *images, size_t count, coc_layout layout,
+                             float *logits) {
+    const coc_status status = check_run(session, images, count, layout, logits);
+    for (size_t i = 0; status == COC_OK && i < count; i++) {
+        set_image(session, images + i * image_bytes(session), layout);
+        for (uint32_t k = 0; k < session->info.exits; k++) {
+            const size_t classes = session->info.classes;
+            memcpy(logits + (k * count + i) * classes, run_segment(session, k), classes * sizeof(float));
+        }
+    }
+    return status;
+}

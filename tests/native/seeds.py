@@ -1,0 +1,24 @@
+"""Seeds for the fuzzer: small whole files of every width, and the malformed ones.
+
+python tests/native/seeds.py DIR
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import corpus
+from coc_runtime import cocwrite
+from graphs import random_graph
+
+
+def main(folder: str) -> None:
+    corpus.main(folder)
+    for seed, (bits, act_bits, exits) in enumerate(((1, 8, 2), (2, 8, 1), (4, 4, 1), (8, 8, 0), (1, 4, 0))):
+        graph = random_graph(seed, bits=bits, act_bits=act_bits, exits=exits, channels=4, size=6, classes=3)
+        Path(folder, f"whole-{bits}x{act_bits}-{exits}.coc").write_bytes(cocwrite.dump(graph))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
