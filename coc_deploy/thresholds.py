@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coc_runtime.arithmetic import confidence, gate_thresholds
+from coc_runtime.arithmetic import confidence, exits_taken
 
 NEVER = 2.0
 """A threshold that no confidence reaches."""
@@ -29,9 +29,7 @@ def gate(
     logits: np.ndarray, labels: np.ndarray, thresholds: Sequence[float], exit_bitops: Sequence[int]
 ) -> Gated:
     """Send images through the exits: logits [exits, N, classes], exit_bitops cumulative per exit."""
-    taken = np.full(len(labels), len(logits) - 1)
-    for k, threshold in reversed(list(enumerate(gate_thresholds(thresholds)))):
-        taken[confidence(logits[k]) >= threshold] = k
+    taken = exits_taken(logits, thresholds)
     chosen = logits[taken, np.arange(len(labels))]
     shares = np.bincount(taken, minlength=len(logits)) / len(labels)
     return Gated(

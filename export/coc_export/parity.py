@@ -31,9 +31,7 @@ class Answer:
 
 def gated(name: str, logits: np.ndarray, graph: Graph) -> Answer:
     """The answer of a back end that computed every exit."""
-    chosen = np.full(logits.shape[1], len(logits) - 1)
-    for k, threshold in reversed(list(enumerate(arithmetic.gate_thresholds(graph.thresholds)))):
-        chosen[arithmetic.confidence(logits[k]) >= threshold] = k
+    chosen = arithmetic.exits_taken(logits, graph.thresholds)
     return Answer(name, logits, logits[chosen, np.arange(len(chosen))], chosen)
 
 

@@ -141,3 +141,14 @@ def gate_thresholds(thresholds: Sequence[float]) -> np.ndarray:
     never = np.nextafter(np.float32(1), np.float32(2))
     result: np.ndarray = np.where((wide > 1) & (values <= 1), never, values)
     return result
+
+
+def exits_taken(logits: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """The first confident exit of each image, int64 [N], when every exit was computed.
+
+    logits: float32 [exits, N, classes], the last exit last; thresholds: one per exit but the last.
+    """
+    taken = np.full(logits.shape[1], len(logits) - 1)
+    for k, threshold in reversed(list(enumerate(gate_thresholds(thresholds)))):
+        taken[confidence(logits[k]) >= threshold] = k
+    return taken
