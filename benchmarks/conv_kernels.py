@@ -29,6 +29,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from coc_runtime import arithmetic
+
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "runtime" / "native"
 LEVELS = ("scalar", "avx2", "avx512", "neon")
@@ -116,9 +118,7 @@ class Data:
     out_max: int
 
     def packed(self, bits: int) -> np.ndarray:
-        shifts = np.arange(bits, dtype=np.uint8)
-        planes = (self.codes.reshape(-1, 1) >> shifts) & 1
-        return np.packbits(planes.reshape(-1), bitorder="little")
+        return arithmetic.pack(self.codes, bits)
 
 
 def make_data(layer: Layer, seed: int = 1) -> Data:

@@ -20,6 +20,16 @@ def command(name: str, *arguments: object) -> None:
         sys.exit(done.returncode)
 
 
+def export_and_bench(run: Path, data: str, rounds: int) -> None:
+    """Export a finished DPQE run and its float peers, and measure them side by side, in its folder."""
+    command("coc-export", run / "model.pt", "--out", run / "model.onnx", "--data", data)
+    command("coc-export", run / "00-original/model.pt", "--float", "--out", run / "original.onnx")
+    command("coc-export", run / "02-prune/model.pt", "--float", "--out", run / "pruned.onnx")
+    peers = ("--original", run / "original.onnx", "--int8-of", run / "pruned.onnx")
+    rest = ("--data", data, "--rounds", rounds, "--json", run / "bench.json")
+    command("coc-bench", run / "model.onnx", *peers, *rest)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run")
@@ -27,11 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.out
     command("coc-compress", options.recipe, "--out", out)
-    command("coc-export", out / "model.pt", "--out", out / "model.onnx")
-    command("coc-export", out / "00-original/model.pt", "--float", "--out", out / "original.onnx")
-    command("coc-export", out / "02-prune/model.pt", "--float", "--out", out / "pruned.onnx")
-    peers = ("--original", out / "original.onnx", "--int8-of", out / "pruned.onnx")
-    command("coc-bench", out / "model.onnx", *peers, "--data", "digits", "--json", out / "bench.json")
+    export_and_bench(out, "digits", rounds=300)
     result = summary(ROOT / out)
     (ROOT / out / "demo.json").write_text(json.dumps(result, indent=1) + "\n")
     print("\n" + table(result))

@@ -8,7 +8,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from demo import ROOT, command
+from demo import ROOT, command, export_and_bench
 
 NAMES = ("cifar10-resnet20-1x8", "cifar10-resnet20-4x8")
 DATA = "imagefolder:data/cifar10"
@@ -17,16 +17,6 @@ KEPT = ("history.json", "model.pt", "model.report.json", "bench.json")
 
 def compress(name: str, extra: list[str]) -> None:
     command("coc-compress", f"recipes/{name}.toml", "--out", f"runs/{name}", *extra)
-
-
-def export_and_bench(name: str, rounds: int) -> None:
-    run = Path("runs") / name
-    command("coc-export", run / "model.pt", "--out", run / "model.onnx", "--data", DATA)
-    command("coc-export", run / "00-original/model.pt", "--float", "--out", run / "original.onnx")
-    command("coc-export", run / "02-prune/model.pt", "--float", "--out", run / "pruned.onnx")
-    peers = ("--original", run / "original.onnx", "--int8-of", run / "pruned.onnx")
-    rest = ("--data", DATA, "--rounds", rounds, "--json", run / "bench.json")
-    command("coc-bench", run / "model.onnx", *peers, *rest)
 
 
 def keep(name: str) -> None:
@@ -47,7 +37,7 @@ def main() -> None:
             compress(name, ["--reuse", f"runs/{NAMES[0]}"] if index else [])
     if options.only != "compress":
         for name in NAMES:
-            export_and_bench(name, options.rounds)
+            export_and_bench(Path("runs") / name, DATA, options.rounds)
             keep(name)
 
 
