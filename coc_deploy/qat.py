@@ -28,18 +28,19 @@ class Mode(enum.Enum):
 
 
 class _FakeQuant(torch.autograd.Function):
-    """clamp(round(y / step), low, high) * step; the gradient passes where nothing was clamped."""
+    """clamp(round(y / step), low, high) * step; the gradient passes where y / step lies between the bounds."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, inverse: float, low: int, high: int) -> Tensor:
         scaled = y * inverse
-        ctx.save_for_backward((scaled >= low) & (scaled <= high))
-        return scaled.round_().clamp_(low, high).div_(inverse)
+        ctx.save_for_backward(scaled)
+        ctx.bounds = low, high
+        return torch.round(scaled).clamp_(low, high).mul_(1 / inverse)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (inside,) = ctx.saved_tensors
-        return grad * inside, None, None, None
+        (scaled,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grad, scaled, *ctx.bounds), None, None, None
 
 
 class ActQuant(nn.Module):
