@@ -12,6 +12,7 @@
 #define SUMS_GROUP 4u
 #define SUMS_ELEMENT 2u
 #define SUMS_TILE 4
+#define SUMS_TILE_1X1 8
 #define SUMS_LEAST_LANES 4u
 #define SUMS_MAX_VECTORS 2
 #define SUMS_TABLE 40960u /* bytes of tables that the first-level cache is asked to hold */

@@ -37,9 +37,11 @@ static uint32_t dot_flush_steps(const coc_conv *layer) {
 COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECTORS][4]) {
     const uint32_t *w = walk->weights;
     size_t offset = 0;
+#pragma GCC unroll 2
     for (int j = 0; j < N; j++)
+#pragma GCC unroll 4
         for (int o = 0; o < 4; o++)
-            acc[j][o] = _mm256_setzero_si256();
+            acc[j][o] = _mm256_set1_epi32(walk->bias[o]);
     for (uint32_t unit = 0; unit < walk->units; unit++, offset += walk->unit_step)
         for (uint32_t tap = 0; tap < walk->taps; tap++, w += 4) {
             const size_t at = offset + walk->tap[tap];

@@ -34,9 +34,13 @@ COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECT
     dot_vec narrow[DOT_VECTORS][4];
     size_t offset = 0;
     uint32_t left = walk->flush;
+#pragma GCC unroll 2
     for (int j = 0; j < N; j++)
-        for (int o = 0; o < 4; o++)
-            acc[j][o] = narrow[j][o] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+        for (int o = 0; o < 4; o++) {
+            acc[j][o] = _mm256_set1_epi32(walk->bias[o]);
+            narrow[j][o] = _mm256_setzero_si256();
+        }
     for (uint32_t unit = 0; unit < walk->units; unit++, offset += walk->unit_step) {
         uint32_t tap = 0;
         while (tap < walk->taps) {

@@ -19,10 +19,10 @@
 #include "conv_sums_avx512.h"
 #include "conv_sums.h"
 
-/* vpdpbusd wins at 1x1 with many channels, where tables serve one tap only. */
+/* vpdpbusd wins at 1x1, where tables serve one tap only; with stride 2 its stage costs more. */
 static int accepts(const coc_conv *layer) {
     return sums_accepts(layer) && sums_fills_vectors(layer) &&
-           !(layer->kernel_width == 1 && layer->stride == 1 && layer->in_channels >= 64);
+           !(layer->kernel_width == 1 && layer->stride == 1);
 }
 
 SUMS_KERNEL(conv_w1_sums_avx512, COC_AVX512, accepts)

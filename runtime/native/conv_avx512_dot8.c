@@ -15,30 +15,54 @@
 #define DOT_K 4u
 #define DOT_VECTORS 4u
 #define DOT_RAW 1
+#define DOT_SPLIT 1
 
 typedef __m512i dot_vec;
 
 #define dot_element(w) dot_element_bytes(w)
 #define dot_pack8(rows, zero, target) dot_pack_bytes(rows, target)
+#define dot_pack16(rows, target) dot_pack_16(rows, target)
+
+/* Elements of sixteen pixels of four channels: a transposition of 4 x 4 words of four bytes, then one of bytes. */
+static inline void dot_pack_16(const uint8_t *const rows[4], uint32_t *target) {
+    __m512i bytes = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)rows[0]));
+    bytes = _mm512_inserti32x4(bytes, _mm_loadu_si128((const __m128i *)(const void *)rows[1]), 1);
+    bytes = _mm512_inserti32x4(bytes, _mm_loadu_si128((const __m128i *)(const void *)rows[2]), 2);
+    bytes = _mm512_inserti32x4(bytes, _mm_loadu_si128((const __m128i *)(const void *)rows[3]), 3);
+    bytes = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
+    bytes = _mm512_shuffle_epi8(
+        bytes, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)));
+    _mm512_storeu_si512(target, bytes);
+}
 
 static uint32_t dot_flush_steps(const coc_conv *layer) {
     (void)layer;
     return 0;
 }
 
-COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECTORS][4]) {
+COC_INLINE dot_vec dot_pixels(const uint8_t *at, size_t half) {
+    if (half == 0)
+        return _mm512_loadu_si512(at);
+    const __m256i lower = _mm256_loadu_si256((const __m256i *)(const void *)at);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(lower),
+                              _mm256_loadu_si256((const __m256i *)(const void *)(at + half)), 1);
+}
+
+COC_INLINE void dot_products(int N, const dot_walk *walk, size_t half, dot_vec acc[DOT_VECTORS][4]) {
     const uint32_t *w = walk->weights;
     size_t offset = 0;
+#pragma GCC unroll 4
     for (int j = 0; j < N; j++)
+#pragma GCC unroll 4
         for (int o = 0; o < 4; o++)
-            acc[j][o] = _mm512_setzero_si512();
+            acc[j][o] = _mm512_set1_epi32(walk->bias[o]);
     for (uint32_t unit = 0; unit < walk->units; unit++, offset += walk->unit_step)
         for (uint32_t tap = 0; tap < walk->taps; tap++, w += 4) {
             const size_t at = offset + walk->tap[tap];
             dot_vec x[DOT_VECTORS];
 #pragma GCC unroll 4
             for (int j = 0; j < N; j++)
-                x[j] = _mm512_loadu_si512(walk->x[j] + at);
+                x[j] = dot_pixels(walk->x[j] + at, half);
 #pragma GCC unroll 4
             for (int o = 0; o < 4; o++) {
                 const dot_vec weight = _mm512_set1_epi32((int32_t)w[o]);
@@ -49,18 +73,35 @@ COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECT
         }
 }
 
-/* Requantizes N vectors of sums to bytes; saturating conversions do all the clipping but that to out_max. */
-COC_INLINE void dot_results(int N, const dot_vec *sums, int32_t bias, const coc_conv *layer, float multiplier,
-                            uint8_t *target) {
-    const __m512i zero = _mm512_set1_epi32(layer->out_zero), none = _mm512_setzero_si512();
-    const __m128i max = _mm_set1_epi8((char)layer->out_max);
-#pragma GCC unroll 4
-    for (int j = 0; j < N; j++) {
-        const __m512i sum = _mm512_add_epi32(sums[j], _mm512_set1_epi32(bias));
-        const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(multiplier)));
-        const __m512i code = _mm512_max_epi32(_mm512_add_epi32(rounded, zero), none);
-        _mm_storeu_si128((__m128i *)(void *)(target + 16 * j), _mm_min_epu8(_mm512_cvtusepi32_epi8(code), max));
+COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECTORS][4]) {
+    if (walk->half == 0)
+        dot_products(N, walk, 0, acc);
+    else
+        dot_products(N, walk, walk->half, acc);
+}
+
+COC_INLINE __m512i dot_rounded(dot_vec sum, __m512 multiplier) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier));
+}
+
+/* Requantizes N vectors of sums to bytes; saturating packs do all the clipping but that to out_max. */
+COC_INLINE void dot_results(int N, const dot_vec *sums, const coc_conv *layer, float multiplier, uint8_t *target) {
+    const __m512i zero = _mm512_set1_epi16((int16_t)layer->out_zero);
+    const __m512 factor = _mm512_set1_ps(multiplier);
+    __m512i words[DOT_VECTORS / 2]; /* of two vectors, in quarters */
+#pragma GCC unroll 2
+    for (int j = 0; j < N; j += 2) {
+        const __m512i a = dot_rounded(sums[j], factor);
+        const __m512i b = j + 1 < N ? dot_rounded(sums[j + 1], factor) : a;
+        words[j / 2] = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
     }
+    __m512i bytes = _mm512_packus_epi16(words[0], words[N > 2]);
+    bytes = _mm512_min_epu8(bytes, _mm512_set1_epi8((char)layer->out_max));
+    bytes = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
+    if (N == 4)
+        _mm512_storeu_si512(target, bytes);
+    else
+        _mm512_mask_storeu_epi32(target, (__mmask16)((1u << 4 * N) - 1u), bytes);
 }
 
 #include "conv_dot.h"

@@ -4,14 +4,19 @@
  * Lanes are pixels; the element of a pixel, a dot_cell, holds DOT_K consecutive input channels, a unit. The input is
  * staged once per strip of output rows as [unit][row parity][column parity][row][column] of such elements, padding
  * included (one parity each for stride 1), so that every tap of a vector of pixels is one unaligned load at a fixed
- * distance. Output widths that are no multiple of the lanes treat the staged rows as one long row: lanes between two
- * rows are computed in vain and dropped by the copy to the output.
+ * distance. Output rows of half a vector come in pairs, one in each half (where the including file defines DOT_SPLIT).
+ * Other output widths that are no multiple of the lanes treat the staged rows as one long row: lanes between two rows
+ * are computed in vain and dropped by the copy to the output.
  *
  * The including file defines DOT_LANES, DOT_K, DOT_VECTORS, DOT_RAW (1: staged codes, 0: codes minus the zero point),
  * dot_cell, dot_vec, dot_walk, dot_element(), dot_pack8(), dot_split(), dot_accumulate(), dot_results(),
- * dot_flush_steps().
+ * dot_flush_steps(); it may define dot_pack16().
  */
 #include "conv_shared.h"
+
+#ifndef DOT_SPLIT
+#define DOT_SPLIT 0
+#endif
 
 #define DOT_OUTS 4u       /* output channels of a register tile */
 #define DOT_TAPS 49u      /* most taps of a kernel */
@@ -24,7 +29,8 @@ typedef struct {
     uint32_t pitch;         /* elements of a staged row */
     uint32_t strip;         /* output rows of a strip */
     uint32_t planes;        /* parities */
-    int whole;              /* output rows are whole vectors */
+    int split;              /* an output row is half a vector */
+    int whole;              /* output rows are whole vectors, or halves: nothing is computed in vain */
 } dot_plan;
 
 /* Rows of one parity plane for `rows` output rows, and one to read behind the end. */
@@ -48,7 +54,8 @@ static dot_plan dot_make_plan(const coc_conv *layer) {
     p.units = coc_divide_up(layer->in_channels, DOT_K);
     p.taps = layer->kernel_height * layer->kernel_width;
     p.planes = coc_min(layer->stride, layer->kernel_height) * coc_min(layer->stride, layer->kernel_width);
-    p.whole = layer->out_width % DOT_LANES == 0;
+    p.split = DOT_SPLIT && 2 * layer->out_width == DOT_LANES;
+    p.whole = p.split || layer->out_width % DOT_LANES == 0;
     p.pitch = layer->out_width + (layer->kernel_width - 1) / layer->stride;
     /* The padding in front of a row may serve as the padding behind the row before. */
     if (!p.whole && layer->stride == 1 && layer->pad_left > 0 && p.pitch > layer->out_width &&
@@ -69,7 +76,7 @@ static int dot_accepts_shape(const coc_conv *layer) {
            layer->kernel_height * layer->kernel_width <= DOT_TAPS && coc_simple_numbers(layer);
 }
 
-/* Prepared weights: bias [out], then elements [out / 4][unit][tap][4]. */
+/* Prepared weights: bias [out], padded to whole tiles, then elements [out / 4][unit][tap][4]. */
 static size_t dot_bias_bytes(const coc_conv *layer) {
     return coc_round_up((size_t)layer->out_channels * sizeof(int32_t), 64);
 }
@@ -82,26 +89,24 @@ static size_t dot_weight_bytes(const coc_conv *layer) {
 static void dot_prepare(const coc_conv *layer, void *weights) {
     const dot_plan p = dot_make_plan(layer);
     int32_t *bias = weights;
-    dot_cell *element = (dot_cell *)(void *)((uint8_t *)weights + dot_bias_bytes(layer));
+    dot_cell *elements = (dot_cell *)(void *)((uint8_t *)weights + dot_bias_bytes(layer));
+    memset(weights, 0, dot_weight_bytes(layer));
     for (uint32_t out = 0; out < layer->out_channels; out++) {
+        dot_cell *element = elements + (size_t)(out / DOT_OUTS) * p.units * p.taps * DOT_OUTS + out % DOT_OUTS;
         int32_t sum = 0;
-        for (uint32_t in = 0; in < layer->in_channels; in++)
-            for (uint32_t tap = 0; tap < p.taps; tap++)
-                sum += coc_weight(layer, out, in, tap);
+        for (uint32_t unit = 0; unit < p.units; unit++) {
+            const uint32_t channels = coc_min(DOT_K, layer->in_channels - unit * DOT_K);
+            const size_t first = ((size_t)out * layer->in_channels + unit * DOT_K) * p.taps;
+            int32_t w[DOT_TAPS][DOT_K];
+            memset(w, 0, p.taps * sizeof w[0]);
+            for (uint32_t k = 0; k < channels; k++)
+                for (uint32_t tap = 0; tap < p.taps; tap++)
+                    sum += w[tap][k] = coc_weight(layer, first + k * p.taps + tap);
+            for (uint32_t tap = 0; tap < p.taps; tap++, element += DOT_OUTS)
+                *element = dot_element(w[tap]);
+        }
         bias[out] = layer->bias[out] - DOT_RAW * layer->in_zero * sum;
     }
-    for (uint32_t block = 0; block < layer->out_channels; block += DOT_OUTS)
-        for (uint32_t unit = 0; unit < p.units; unit++)
-            for (uint32_t tap = 0; tap < p.taps; tap++)
-                for (uint32_t o = 0; o < DOT_OUTS; o++) {
-                    int32_t w[DOT_K];
-                    for (uint32_t k = 0; k < DOT_K; k++) {
-                        const uint32_t out = block + o, in = unit * DOT_K + k;
-                        const int real = out < layer->out_channels && in < layer->in_channels;
-                        w[k] = real ? coc_weight(layer, out, in, tap) : 0;
-                    }
-                    *element++ = dot_element(w);
-                }
 }
 
 typedef struct {
@@ -112,7 +117,8 @@ static dot_scratch dot_layout(const coc_conv *layer, const dot_plan *p) {
     dot_scratch s;
     s.row = coc_round_up((p->units * dot_unit_elements(layer, p, p->strip) + DOT_SLACK) * sizeof(dot_cell), 64);
     s.results = s.row + (p->stride == 1 ? 0 : coc_round_up((2 * (size_t)p->pitch + 16) * sizeof(dot_cell), 64));
-    s.total = s.results + (p->whole ? 0 : DOT_OUTS * coc_round_up((size_t)p->strip * p->pitch + DOT_SLACK, 64));
+    const size_t plane = coc_round_up((size_t)p->strip * p->pitch + DOT_SLACK, 64);
+    s.total = s.results + (p->whole && !p->split ? 0 : DOT_OUTS * plane);
     return s;
 }
 
@@ -130,7 +136,7 @@ static void dot_fill(dot_cell *target, dot_cell value, size_t count) {
  * `length`. Channels that the last unit lacks read zeros. */
 static void dot_stage_row(const coc_conv *layer, const uint8_t *source, uint32_t channels, dot_cell *target,
                           uint32_t lead, uint32_t count, uint32_t length, dot_cell padding) {
-    static const uint8_t none[8];
+    static const uint8_t none[16];
     const uint8_t *row[DOT_K], *at[DOT_K];
     uint32_t step[DOT_K], x = 0;
 #pragma GCC unroll 4
@@ -140,6 +146,14 @@ static void dot_stage_row(const coc_conv *layer, const uint8_t *source, uint32_t
     }
     dot_fill(target, padding, lead);
     target += lead;
+#ifdef dot_pack16
+    for (; x + 16 <= count; x += 16, target += 16) {
+#pragma GCC unroll 4
+        for (uint32_t k = 0; k < DOT_K; k++)
+            at[k] = row[k] + x * step[k];
+        dot_pack16(at, target);
+    }
+#endif
     for (; x + 8 <= count; x += 8, target += 8) {
 #pragma GCC unroll 4
         for (uint32_t k = 0; k < DOT_K; k++)
@@ -209,7 +223,7 @@ static void dot_stage(const coc_conv *layer, const dot_plan *p, const uint8_t *x
 }
 
 /* Results of four output channels for `vectors` vectors of pixels; result[o] is where channel o's bytes go. */
-COC_INLINE void dot_tile(const coc_conv *layer, const int32_t *bias, uint32_t out, int N, const dot_walk *walk,
+COC_INLINE void dot_tile(const coc_conv *layer, uint32_t out, int N, const dot_walk *walk,
                          uint8_t *const result[DOT_OUTS], size_t at) {
     dot_vec acc[DOT_VECTORS][DOT_OUTS];
     dot_accumulate(N, walk, acc);
@@ -221,21 +235,25 @@ COC_INLINE void dot_tile(const coc_conv *layer, const int32_t *bias, uint32_t ou
 #pragma GCC unroll 4
         for (int j = 0; j < N; j++)
             sums[j] = acc[j][o];
-        dot_results(N, sums, bias[out + o], layer, layer->multiplier[out + o], result[o] + at);
+        dot_results(N, sums, layer, layer->multiplier[out + o], result[o] + at);
     }
 }
 
 /* All pixels of a strip for four output channels. */
-static void dot_block(const coc_conv *layer, const dot_plan *p, const int32_t *bias, uint32_t out, dot_walk *walk,
+static void dot_block(const coc_conv *layer, const dot_plan *p, uint32_t out, dot_walk *walk,
                       uint8_t *const result[DOT_OUTS], const uint8_t *stage, uint32_t rows) {
     const uint32_t width = p->whole ? layer->out_width : p->pitch;
     const uint32_t row_vectors = p->whole ? width / DOT_LANES : 0;
     const uint32_t vectors = coc_divide_up(rows * width, DOT_LANES);
     uint32_t v = 0, row = 0, column = 0;
     while (v < vectors) {
-        const uint32_t n = coc_min(DOT_VECTORS, vectors - v);
+        /* The last two tiles share what is left: a tile of one vector waits for its own sums. */
+        const uint32_t left = vectors - v;
+        const uint32_t n = left <= DOT_VECTORS ? left : left < 2 * DOT_VECTORS ? (left + 1) / 2 : DOT_VECTORS;
         for (uint32_t j = 0; j < n; j++) {
-            const size_t lane = p->whole ? (size_t)row * p->pitch + column * DOT_LANES : (size_t)(v + j) * DOT_LANES;
+            size_t lane = (size_t)(v + j) * DOT_LANES;
+            if (p->whole)
+                lane = p->split ? (size_t)(v + j) * 2 * p->pitch : (size_t)row * p->pitch + column * DOT_LANES;
             walk->x[j] = stage + lane * sizeof(dot_cell);
             if (++column == row_vectors) {
                 column = 0;
@@ -244,17 +262,17 @@ static void dot_block(const coc_conv *layer, const dot_plan *p, const int32_t *b
         }
         const size_t at = (size_t)v * DOT_LANES;
         if (n == DOT_VECTORS)
-            dot_tile(layer, bias, out, DOT_VECTORS, walk, result, at);
+            dot_tile(layer, out, DOT_VECTORS, walk, result, at);
 #if DOT_VECTORS > 3
         else if (n == 3)
-            dot_tile(layer, bias, out, 3, walk, result, at);
+            dot_tile(layer, out, 3, walk, result, at);
 #endif
 #if DOT_VECTORS > 2
         else if (n == 2)
-            dot_tile(layer, bias, out, 2, walk, result, at);
+            dot_tile(layer, out, 2, walk, result, at);
 #endif
         else
-            dot_tile(layer, bias, out, 1, walk, result, at);
+            dot_tile(layer, out, 1, walk, result, at);
         v += n;
     }
 }
@@ -272,7 +290,8 @@ static void dot_run(const coc_conv *layer, const void *weights, const uint8_t *x
         const size_t plane = dot_plane_elements(layer, &p, rows);
         dot_walk walk = {.units = p.units, .taps = p.taps,
                          .unit_step = dot_unit_elements(layer, &p, rows) * sizeof(dot_cell),
-                         .flush = dot_flush_steps(layer)};
+                         .flush = dot_flush_steps(layer),
+                         .half = p.split && p.pitch > layer->out_width ? p.pitch * sizeof(dot_cell) : 0};
         const uint32_t column_parities = coc_min(p.stride, layer->kernel_width);
         for (uint32_t tap = 0; tap < p.taps; tap++) {
             const uint32_t ky = tap / layer->kernel_width, kx = tap % layer->kernel_width;
@@ -280,15 +299,18 @@ static void dot_run(const coc_conv *layer, const void *weights, const uint8_t *x
                             ((size_t)(ky / p.stride) * p.pitch + kx / p.stride) * sizeof(dot_cell);
         }
         const size_t flat = coc_round_up((size_t)p.strip * p.pitch + DOT_SLACK, 64);
+        const size_t step = p.whole ? layer->out_width : p.pitch; /* of result rows */
+        const int direct = p.whole && !(p.split && rows % 2);
         for (uint32_t out = 0; out < layer->out_channels; out += DOT_OUTS) {
             uint8_t *result[DOT_OUTS], *target = y + out * plane_out + (size_t)row * layer->out_width;
             for (uint32_t o = 0; o < DOT_OUTS; o++)
-                result[o] = p.whole ? target + o * plane_out : bytes + at.results + o * flat;
+                result[o] = direct ? target + o * plane_out : bytes + at.results + o * flat;
             walk.weights = elements + (size_t)out * p.units * p.taps;
-            dot_block(layer, &p, weights, out, &walk, result, bytes, rows);
-            for (uint32_t o = 0; !p.whole && o < DOT_OUTS && out + o < layer->out_channels; o++)
+            walk.bias = (const int32_t *)weights + out;
+            dot_block(layer, &p, out, &walk, result, bytes, rows);
+            for (uint32_t o = 0; !direct && o < DOT_OUTS && out + o < layer->out_channels; o++)
                 for (uint32_t i = 0; i < rows; i++)
-                    coc_copy_row(target + o * plane_out + (size_t)i * layer->out_width, result[o] + (size_t)i * p.pitch,
+                    coc_copy_row(target + o * plane_out + (size_t)i * layer->out_width, result[o] + i * step,
                                  layer->out_width, 32);
         }
     }

@@ -9,18 +9,16 @@ COC_INLINE dot_vec dot_load(const uint8_t *source) {
 #define dot_add16(sum, value) __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(value))
 #define dot_add32(sum, value) __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(value))
 
-COC_INLINE __m256i dot_rounded(dot_vec sum, int32_t bias, float multiplier) {
-    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_set1_epi32(bias))),
-                                            _mm256_set1_ps(multiplier)));
+COC_INLINE __m256i dot_rounded(dot_vec sum, float multiplier) {
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(multiplier)));
 }
 
 /* Requantizes N vectors of sums to bytes; saturating packs do all the clipping but that to out_max. */
-COC_INLINE void dot_results(int N, const dot_vec *sums, int32_t bias, const coc_conv *layer, float multiplier,
-                            uint8_t *target) {
+COC_INLINE void dot_results(int N, const dot_vec *sums, const coc_conv *layer, float multiplier, uint8_t *target) {
 #pragma GCC unroll 2
     for (int j = 0; j < N; j += 2, target += 16) {
-        const __m256i a = dot_rounded(sums[j], bias, multiplier);
-        const __m256i b = j + 1 < N ? dot_rounded(sums[j + 1], bias, multiplier) : a;
+        const __m256i a = dot_rounded(sums[j], multiplier);
+        const __m256i b = j + 1 < N ? dot_rounded(sums[j + 1], multiplier) : a;
         __m256i words = _mm256_adds_epi16(_mm256_packs_epi32(a, b), _mm256_set1_epi16((int16_t)layer->out_zero));
         words = _mm256_min_epu8(_mm256_packus_epi16(words, words), _mm256_set1_epi8((char)layer->out_max));
         words = _mm256_permutevar8x32_epi32(words, _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5));

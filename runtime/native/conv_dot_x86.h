@@ -9,9 +9,11 @@ typedef uint32_t dot_cell;
 /* The path of a register tile through stage and weights. */
 typedef struct {
     const uint8_t *x[4];
+    const int32_t *bias;    /* of the four output channels */
     const dot_cell *weights;
     uint32_t units, taps, flush;
     size_t unit_step;
+    size_t half;            /* distance of the upper half of a vector's pixels, if that is elsewhere; or 0 */
     size_t tap[49];
 } dot_walk;
 

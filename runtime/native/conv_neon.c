@@ -13,7 +13,7 @@
 #include "conv_shared.h"
 
 typedef int16x8_t sums_vec;
-typedef int32x4_t sums_wide; /* "even" lanes are the lower half, "odd" lanes the upper */
+typedef int32x4_t sums_wide; /* the lower or the upper lanes */
 
 #define sums_add(a, b) vaddq_s16(a, b)
 #define sums_add_from(sum, source) (sum) = vaddq_s16(sum, sums_load(source))
@@ -22,8 +22,11 @@ typedef int32x4_t sums_wide; /* "even" lanes are the lower half, "odd" lanes the
 #define sums_add32(a, b) vaddq_s32(a, b)
 #define sums_load32(source) vld1q_s32(source)
 #define sums_store32(target, value) vst1q_s32(target, value)
-#define sums_even(a) vmovl_s16(vget_low_s16(a))
-#define sums_odd(a) vmovl_high_s16(a)
+#define sums_set32(value) vdupq_n_s32(value)
+
+/* a + b * factor in 32 bits. */
+#define sums_widen_low(a, b, factor) vmlal_n_s16(vmovl_s16(vget_low_s16(a)), vget_low_s16(b), factor)
+#define sums_widen_high(a, b, factor) vmlal_high_n_s16(vmovl_high_s16(a), b, factor)
 
 COC_INLINE sums_vec sums_load(const uint8_t *source) {
     return vreinterpretq_s16_u8(vld1q_u8(source));
@@ -68,14 +71,12 @@ COC_INLINE sums_vec sums_from_right(const sums_edges *e, uint32_t lanes, int V, 
     return vextq_s16(a, v < V - 1 ? after : e->right, 1);
 }
 
-COC_INLINE int16x4_t sums_rounded(sums_wide sum, int32_t bias, float multiplier) {
-    const float32x4_t value = vmulq_n_f32(vcvtq_f32_s32(vaddq_s32(sum, vdupq_n_s32(bias))), multiplier);
-    return vqmovn_s32(vcvtnq_s32_f32(value));
+COC_INLINE int16x4_t sums_rounded(sums_wide sum, float multiplier) {
+    return vqmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(vcvtq_f32_s32(sum), multiplier)));
 }
 
-#define sums_requantized(even, odd, r)                                                                                 \
-    vqaddq_s16(vcombine_s16(sums_rounded(even, (r)->bias, (r)->multiplier),                                            \
-                            sums_rounded(odd, (r)->bias, (r)->multiplier)),                                            \
+#define sums_requantized(low, high, r)                                                                                 \
+    vqaddq_s16(vcombine_s16(sums_rounded(low, (r)->multiplier), sums_rounded(high, (r)->multiplier)),                  \
                vdupq_n_s16((int16_t)(r)->zero))
 
 /* Stores the bytes of two vectors of results. */

@@ -16,9 +16,11 @@ typedef int32x4x2_t dot_vec;
 /* The path of a register tile through stage and weights. */
 typedef struct {
     const uint8_t *x[DOT_VECTORS];
+    const int32_t *bias;    /* of the four output channels */
     const dot_cell *weights;
     uint32_t units, taps, flush;
     size_t unit_step;
+    size_t half;            /* distance of the upper half of a vector's pixels, if that is elsewhere; or 0 */
     size_t tap[49];
 } dot_walk;
 
@@ -53,9 +55,11 @@ static uint32_t dot_flush_steps(const coc_conv *layer) {
 COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECTORS][4]) {
     const dot_cell *w = walk->weights;
     size_t offset = 0;
+#pragma GCC unroll 2
     for (int j = 0; j < N; j++)
+#pragma GCC unroll 4
         for (int o = 0; o < 4; o++)
-            acc[j][o].val[0] = acc[j][o].val[1] = vdupq_n_s32(0);
+            acc[j][o].val[0] = acc[j][o].val[1] = vdupq_n_s32(walk->bias[o]);
     for (uint32_t unit = 0; unit < walk->units; unit++, offset += walk->unit_step)
         for (uint32_t tap = 0; tap < walk->taps; tap++, w += 4) {
             const size_t at = offset + walk->tap[tap];
@@ -71,17 +75,15 @@ COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECT
         }
 }
 
-COC_INLINE int16x4_t dot_rounded(int32x4_t sum, int32_t bias, float multiplier) {
-    const float32x4_t value = vmulq_n_f32(vcvtq_f32_s32(vaddq_s32(sum, vdupq_n_s32(bias))), multiplier);
-    return vqmovn_s32(vcvtnq_s32_f32(value));
+COC_INLINE int16x4_t dot_rounded(int32x4_t sum, float multiplier) {
+    return vqmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(vcvtq_f32_s32(sum), multiplier)));
 }
 
 /* Requantizes N vectors of sums to bytes; saturating narrowing does all the clipping but that to out_max. */
-COC_INLINE void dot_results(int N, const dot_vec *sums, int32_t bias, const coc_conv *layer, float multiplier,
-                            uint8_t *target) {
+COC_INLINE void dot_results(int N, const dot_vec *sums, const coc_conv *layer, float multiplier, uint8_t *target) {
     for (int j = 0; j < N; j++) {
-        const int16x8_t words = vqaddq_s16(vcombine_s16(dot_rounded(sums[j].val[0], bias, multiplier),
-                                                        dot_rounded(sums[j].val[1], bias, multiplier)),
+        const int16x8_t words = vqaddq_s16(vcombine_s16(dot_rounded(sums[j].val[0], multiplier),
+                                                        dot_rounded(sums[j].val[1], multiplier)),
                                            vdupq_n_s16((int16_t)layer->out_zero));
         vst1_u8(target + 8 * j, vmin_u8(vqmovun_s16(words), vdup_n_u8((uint8_t)layer->out_max)));
     }

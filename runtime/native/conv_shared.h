@@ -20,14 +20,9 @@ static inline uint32_t coc_divide_up(uint32_t a, uint32_t b) {
     return (a + b - 1) / b;
 }
 
-/* Code of the weight from input channel `in` to output channel `out` at a tap; for groups == 1. */
-static inline uint32_t coc_weight_code(const coc_conv *layer, uint32_t out, uint32_t in, uint32_t tap) {
-    const size_t taps = (size_t)layer->kernel_height * layer->kernel_width;
-    return coc_code(layer->codes, layer->weight_bits, ((size_t)out * layer->in_channels + in) * taps + tap);
-}
-
-static inline int32_t coc_weight(const coc_conv *layer, uint32_t out, uint32_t in, uint32_t tap) {
-    return coc_integer(coc_weight_code(layer, out, in, tap), layer->weight_bits, layer->encoding);
+/* Weight number `index` in the order of the packed codes. */
+static inline int32_t coc_weight(const coc_conv *layer, size_t index) {
+    return coc_integer(coc_code(layer->codes, layer->weight_bits, index), layer->weight_bits, layer->encoding);
 }
 
 /* The zero point is a code, and |sum + bias| < 2^24 times a multiplier is below 2^30: what vector kernels rely on. */
@@ -53,6 +48,22 @@ COC_INLINE void coc_copy_row(uint8_t *target, const uint8_t *source, uint32_t co
     else
         for (uint32_t i = 0; i < count; i++)
             target[i] = source[i];
+}
+
+/* coc_copy_row for one row of each of `planes` planes, which are `source_step` bytes apart; `count` is decided once. */
+static inline void coc_copy_rows(uint8_t *target, size_t target_step, const uint8_t *source, size_t source_step,
+                                 uint32_t planes, uint32_t count) {
+#define COC_COPY(bytes)                                                                                                \
+    for (uint32_t i = 0; i < planes; i++, target += target_step, source += source_step)                                \
+        memcpy(target, source, bytes)
+    switch (count) {
+    case 4: COC_COPY(4); break;
+    case 8: COC_COPY(8); break;
+    case 16: COC_COPY(16); break;
+    case 32: COC_COPY(32); break;
+    default: COC_COPY(count);
+    }
+#undef COC_COPY
 }
 
 #endif

@@ -13,10 +13,13 @@
  * vertical neighbours are neighbouring vectors. Stride 2 splits the input into even and odd rows and columns.
  *
  * 16-bit sums: |x'| <= s, so cap = 32767 / s inputs (255 for 8 bits) never overflow. A pass covers as many groups as
- * keep each accumulator under the cap; the sums of passes are added in 32 bits.
+ * keep each accumulator under the cap; a channel's accumulators, and the sums of passes, are added in 32 bits.
  */
 #include "conv_shared.h"
 
+#ifndef SUMS_TILE_1X1 /* vectors of a tile of a 1x1 kernel, which has registers left for more: 8 or SUMS_TILE */
+#define SUMS_TILE_1X1 SUMS_TILE
+#endif
 #define SUMS_CODES (1u << SUMS_GROUP)
 #define SUMS_STEP (SUMS_LANES * SUMS_ELEMENT) /* bytes of a vector; an element of the table has 2, or 1 */
 #define SUMS_ROW (SUMS_CODES * SUMS_STEP)     /* bytes of the table of one vector of pixels */
@@ -31,7 +34,6 @@ typedef struct {
     uint32_t groups, pass_groups, passes;
     uint32_t strip;         /* output rows (of vectors) of a strip */
     uint32_t center;
-    int wide;               /* the accumulators of one pass must be added in 32 bits */
 } sums_plan;
 
 typedef struct {
@@ -48,9 +50,15 @@ static inline uint32_t sums_stage_rows(const sums_plan *p, uint32_t rows) {
     return p->kernel == 1 ? rows : (rows - 1) * p->stride + 3;
 }
 
+/* 1x1 kernels add bias_low in 16 bits and bias_high * SUMS_BIAS_STEP in 32: as |bias| < 2^25, both fit. */
+#define SUMS_BIAS_BITS 10
+#define SUMS_BIAS_STEP (1 << SUMS_BIAS_BITS)
+
 /* Inputs that a 16-bit sum holds; with 8-bit tables, a group counts as SUMS_GROUP inputs of value 2 s. */
 static inline uint32_t sums_most_inputs(const sums_plan *p) {
-    return SUMS_ELEMENT == 1 ? 65535u / (2 * p->center) : 32767u / p->center;
+    if (SUMS_ELEMENT == 1)
+        return 65535u / (2 * p->center);
+    return (p->kernel == 1 ? 32767u - SUMS_BIAS_STEP / 2 : 32767u) / p->center;
 }
 
 static sums_plan sums_make_plan(const coc_conv *layer) {
@@ -74,7 +82,7 @@ static sums_plan sums_make_plan(const coc_conv *layer) {
     p.groups = coc_divide_up(layer->in_channels, SUMS_GROUP);
     /* A high strip builds fewer tables twice; it pays as long as one pass takes all groups. */
     p.strip = 8 / p.vectors;
-    if (p.kernel == 1 || p.groups * sums_table_vectors(&p, coc_min(p.strip, rows)) * SUMS_ROW > SUMS_TABLE)
+    if (p.groups * sums_table_vectors(&p, coc_min(p.strip, rows)) * SUMS_ROW > SUMS_TABLE)
         p.strip = 4 / p.vectors;
     const uint32_t fit = SUMS_TABLE / (sums_table_vectors(&p, coc_min(p.strip, rows)) * SUMS_ROW);
     const uint32_t cap = sums_most_inputs(&p);
@@ -83,7 +91,6 @@ static sums_plan sums_make_plan(const coc_conv *layer) {
     p.passes = coc_divide_up(p.groups, p.pass_groups);
     p.pass_groups = coc_divide_up(p.groups, p.passes);
     p.passes = coc_divide_up(p.groups, p.pass_groups);
-    p.wide = coc_min(p.pass_groups * SUMS_GROUP, layer->in_channels) * p.taps > cap;
     return p;
 }
 
@@ -103,65 +110,6 @@ static inline int sums_fills_vectors(const coc_conv *layer) {
     return layer->out_height >= p.segments && 2 * layer->out_width > p.row_lanes;
 }
 
-/* Prepared weights: bias [out], fill [pass][out], then codes [pass][out][group of the pass][tap]. */
-static size_t sums_codes_offset(const coc_conv *layer, const sums_plan *p) {
-    return coc_round_up(layer->out_channels * (sizeof(int32_t) + p->passes * sizeof(sums_fill)), 64);
-}
-
-static size_t sums_weight_bytes(const coc_conv *layer) {
-    const sums_plan p = sums_make_plan(layer);
-    return sums_codes_offset(layer, &p) + (size_t)p.passes * layer->out_channels * p.pass_groups * p.taps;
-}
-
-/* What every table entry carries in addition, to be unsigned in 8 bits. */
-static inline uint32_t sums_offset(const sums_plan *p) {
-    return SUMS_ELEMENT == 1 ? SUMS_GROUP * p->center : 0;
-}
-
-static uint32_t sums_group_code(const coc_conv *layer, uint32_t out, uint32_t group, uint32_t tap) {
-    uint32_t code = 0;
-    for (uint32_t i = 0; i < SUMS_GROUP && group * SUMS_GROUP + i < layer->in_channels; i++)
-        code |= coc_weight_code(layer, out, group * SUMS_GROUP + i, tap) << i;
-    return code;
-}
-
-/* Sum of the weights of a pass in one column of the kernel. */
-static int32_t sums_column(const coc_conv *layer, const sums_plan *p, uint32_t out, uint32_t pass, uint32_t column) {
-    const uint32_t first = pass * p->pass_groups * SUMS_GROUP;
-    const uint32_t last = coc_min(first + p->pass_groups * SUMS_GROUP, layer->in_channels);
-    int32_t sum = 0;
-    for (uint32_t in = first; in < last; in++)
-        for (uint32_t row = 0; row < p->kernel; row++)
-            sum += coc_weight(layer, out, in, row * p->kernel + column);
-    return sum;
-}
-
-static void sums_prepare(const coc_conv *layer, void *weights) {
-    const sums_plan p = sums_make_plan(layer);
-    const int32_t padding = layer->in_zero - (int32_t)p.center;
-    int32_t *bias = weights;
-    sums_fill *fill = (sums_fill *)(bias + layer->out_channels);
-    uint8_t *codes = (uint8_t *)weights + sums_codes_offset(layer, &p);
-    for (uint32_t out = 0; out < layer->out_channels; out++) {
-        int32_t sum = 0;
-        for (uint32_t in = 0; in < layer->in_channels; in++)
-            for (uint32_t tap = 0; tap < p.taps; tap++)
-                sum += coc_weight(layer, out, in, tap);
-        bias[out] = layer->bias[out] - padding * sum - (int32_t)(sums_offset(&p) * p.taps * p.groups);
-    }
-    for (uint32_t pass = 0; pass < p.passes; pass++) {
-        const uint32_t groups = coc_min(p.pass_groups, p.groups - pass * p.pass_groups);
-        const int32_t offset = (int32_t)(sums_offset(&p) * p.kernel * groups);
-        for (uint32_t out = 0; out < layer->out_channels; out++, fill++) {
-            fill->left = (int16_t)(padding * sums_column(layer, &p, out, pass, 0) + offset);
-            fill->right = (int16_t)(padding * sums_column(layer, &p, out, pass, p.kernel - 1) + offset);
-            for (uint32_t group = 0; group < p.pass_groups; group++)
-                for (uint32_t tap = 0; tap < p.taps; tap++)
-                    *codes++ = (uint8_t)(sums_group_code(layer, out, pass * p.pass_groups + group, tap) * SUMS_SCALE);
-        }
-    }
-}
-
 /* Scratch: staged input, table, 32-bit sums of a strip (when there are several passes). */
 typedef struct {
     size_t stage_row, stage_plane, table, sums, total;
@@ -179,6 +127,78 @@ static sums_scratch sums_layout(const coc_conv *layer, const sums_plan *p) {
     if (p->passes > 1)
         s.total += (size_t)layer->out_channels * strip * p->vectors * SUMS_LANES * sizeof(int32_t);
     return s;
+}
+
+/* Prepared weights: plan and layout, bias [out], fill [pass][out], then codes [pass][out][group of the pass][tap]. */
+typedef struct {
+    sums_plan plan;
+    sums_scratch at;
+    int32_t bias[];
+} sums_head;
+
+static size_t sums_codes_offset(const coc_conv *layer, const sums_plan *p) {
+    const size_t per_channel = sizeof(int32_t) + p->passes * sizeof(sums_fill);
+    return coc_round_up(sizeof(sums_head) + layer->out_channels * per_channel, 64);
+}
+
+static size_t sums_weight_bytes(const coc_conv *layer) {
+    const sums_plan p = sums_make_plan(layer);
+    return sums_codes_offset(layer, &p) + (size_t)p.passes * layer->out_channels * p.pass_groups * p.taps;
+}
+
+/* What every table entry carries in addition, to be unsigned in 8 bits. */
+static inline uint32_t sums_offset(const sums_plan *p) {
+    return SUMS_ELEMENT == 1 ? SUMS_GROUP * p->center : 0;
+}
+
+/* Codes of all taps for a group of `channels` input channels: bit i of a code is the weight of channel i. The bits of
+ * a group are consecutive, at most 45 of them: they come in one word, from no byte behind the last weight. */
+static void sums_group_codes(const coc_conv *layer, const sums_plan *p, uint32_t out, uint32_t group, uint32_t channels,
+                             uint8_t *codes) {
+    const size_t first = ((size_t)out * layer->in_channels + (size_t)group * SUMS_GROUP) * p->taps;
+    const size_t bytes = (first % 8 + channels * p->taps + 7) / 8;
+    uint64_t bits = 0;
+    for (size_t i = 0; i < bytes; i++)
+        bits |= (uint64_t)layer->codes[first / 8 + i] << (8 * i);
+    bits >>= first % 8;
+    for (uint32_t tap = 0; tap < p->taps; tap++, bits >>= 1) {
+        codes[tap] = 0;
+        for (uint32_t i = 0; i < channels; i++)
+            codes[tap] |= (uint8_t)((bits >> (i * p->taps) & 1) << i);
+    }
+}
+
+static void sums_prepare(const coc_conv *layer, void *weights) {
+    const sums_plan p = sums_make_plan(layer);
+    const int32_t padding = layer->in_zero - (int32_t)p.center;
+    sums_head *head = weights;
+    head->plan = p;
+    head->at = sums_layout(layer, &p);
+    sums_fill *fill = (sums_fill *)(head->bias + layer->out_channels);
+    uint8_t *codes = (uint8_t *)weights + sums_codes_offset(layer, &p);
+    for (uint32_t out = 0; out < layer->out_channels; out++)
+        head->bias[out] = layer->bias[out] - (int32_t)(sums_offset(&p) * p.taps * p.groups);
+    for (uint32_t pass = 0; pass < p.passes; pass++) {
+        const uint32_t groups = coc_min(p.pass_groups, p.groups - pass * p.pass_groups);
+        const int32_t offset = (int32_t)(sums_offset(&p) * p.kernel * groups);
+        for (uint32_t out = 0; out < layer->out_channels; out++, fill++, codes += p.pass_groups * p.taps) {
+            int32_t column[3] = {0, 0, 0}; /* sums of the weights of this pass in the columns of the kernel */
+            memset(codes, 0, p.pass_groups * p.taps);
+            for (uint32_t i = 0; i < groups; i++) {
+                const uint32_t group = pass * p.pass_groups + i;
+                const uint32_t channels = coc_min(SUMS_GROUP, layer->in_channels - group * SUMS_GROUP);
+                uint8_t *own = codes + i * p.taps;
+                sums_group_codes(layer, &p, out, group, channels, own);
+                for (uint32_t tap = 0; tap < p.taps; tap++) {
+                    column[tap % p.kernel] += 2 * __builtin_popcount(own[tap]) - (int32_t)channels;
+                    own[tap] = (uint8_t)(own[tap] * SUMS_SCALE);
+                }
+            }
+            head->bias[out] -= padding * (column[0] + column[1] + column[2]);
+            fill->left = (int16_t)(padding * column[0] + offset);
+            fill->right = (int16_t)(padding * column[p.kernel - 1] + offset);
+        }
+    }
 }
 
 static size_t sums_scratch_bytes(const coc_conv *layer) {
@@ -228,11 +248,9 @@ static void sums_stage(const sums_job *job) {
                 continue;
             }
             const uint8_t *source = job->x + (size_t)row * layer->in_width + column;
-            for (uint32_t c = 0; c < layer->in_channels; c++, target += job->at.stage_plane, source += plane) {
-                coc_copy_row(target, source, count, 32);
-                if (count < width)
-                    memset(target + count, layer->in_zero, width - count);
-            }
+            coc_copy_rows(target, job->at.stage_plane, source, plane, layer->in_channels, count);
+            for (uint32_t c = 0; count < width && c < layer->in_channels; c++, target += job->at.stage_plane)
+                memset(target + count, layer->in_zero, width - count);
         }
 }
 

@@ -2,7 +2,7 @@
 #include "conv_shared.h"
 
 typedef __m256i sums_vec;  /* 16 x int16 */
-typedef __m256i sums_wide; /* 8 x int32: the even or the odd lanes */
+typedef __m256i sums_wide; /* 8 x int32: the lower or the upper lanes of both halves */
 
 #define sums_add(a, b) _mm256_add_epi16(a, b)
 
@@ -14,6 +14,7 @@ typedef __m256i sums_wide; /* 8 x int32: the even or the odd lanes */
 #define sums_sub(a, b) _mm256_sub_epi16(a, b)
 #define sums_set(value) _mm256_set1_epi16(value)
 #define sums_add32(a, b) _mm256_add_epi32(a, b)
+#define sums_set32(value) _mm256_set1_epi32(value)
 
 COC_INLINE sums_vec sums_load(const uint8_t *source) {
     return _mm256_load_si256((const __m256i *)(const void *)source);
@@ -44,75 +45,57 @@ COC_INLINE sums_vec sums_odd_bytes(const uint8_t *source) {
     return _mm256_srli_epi16(_mm256_loadu_si256((const __m256i *)(const void *)source), 8);
 }
 
-COC_INLINE sums_wide sums_even(sums_vec a) {
-    return _mm256_madd_epi16(a, _mm256_set1_epi32(1));
+/* a + b * factor in 32 bits. */
+COC_INLINE sums_wide sums_widen_low(sums_vec a, sums_vec b, int16_t factor) {
+    return _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), _mm256_set1_epi32(1 + factor * 65536));
 }
-COC_INLINE sums_wide sums_odd(sums_vec a) {
-    return _mm256_srai_epi32(a, 16);
+COC_INLINE sums_wide sums_widen_high(sums_vec a, sums_vec b, int16_t factor) {
+    return _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), _mm256_set1_epi32(1 + factor * 65536));
 }
 
-/* The values that enter rows of `lanes` lanes at their ends. */
+/* The values that enter rows of `lanes` lanes at their ends: in every lane, or in the ends of rows of four. */
 typedef struct {
     __m256i left, right;
 } sums_edges;
 
 COC_INLINE sums_edges sums_make_edges(uint32_t lanes, int16_t left, int16_t right) {
-    sums_edges e;
     const __m256i l = _mm256_set1_epi16(left), r = _mm256_set1_epi16(right);
-    switch (lanes) {
-    case 4: e.left = _mm256_srli_epi64(l, 48); e.right = _mm256_slli_epi64(r, 48); break;
-    case 8: e.left = _mm256_srli_si256(l, 14); e.right = _mm256_slli_si256(r, 14); break;
-    default:
-        e.left = _mm256_zextsi128_si256(_mm_srli_si128(_mm256_castsi256_si128(l), 14));
-        e.right = _mm256_permute2x128_si256(_mm256_slli_si256(r, 14), r, 0x08);
-    }
-    return e;
+    return lanes == 4 ? (sums_edges){_mm256_srli_epi64(l, 48), _mm256_slli_epi64(r, 48)} : (sums_edges){l, r};
 }
 
 /* Moves lanes up by one: lane x receives lane x - 1; vector v of V, `before` is vector v - 1. */
 COC_INLINE sums_vec sums_from_left(const sums_edges *e, uint32_t lanes, int V, int v, sums_vec before, sums_vec a) {
-    if (V > 1 && v > 0)
-        return _mm256_alignr_epi8(a, _mm256_permute2x128_si256(before, a, 0x21), 14);
-    sums_vec moved;
-    switch (lanes) {
-    case 4: moved = _mm256_slli_epi64(a, 16); break;
-    case 8: moved = _mm256_slli_si256(a, 2); break;
-    default: moved = _mm256_alignr_epi8(a, _mm256_permute2x128_si256(a, a, 0x08), 14);
-    }
-    return _mm256_add_epi16(moved, e->left);
+    (void)V;
+    if (lanes == 4)
+        return _mm256_or_si256(_mm256_slli_epi64(a, 16), e->left);
+    if (lanes == 8)
+        return _mm256_alignr_epi8(a, e->left, 14);
+    return _mm256_alignr_epi8(a, _mm256_permute2x128_si256(v > 0 ? before : e->left, a, 0x21), 14);
 }
 
 /* Moves lanes down by one: lane x receives lane x + 1; `after` is vector v + 1. */
 COC_INLINE sums_vec sums_from_right(const sums_edges *e, uint32_t lanes, int V, int v, sums_vec a, sums_vec after) {
-    if (V > 1 && v < V - 1)
-        return _mm256_alignr_epi8(_mm256_permute2x128_si256(a, after, 0x21), a, 2);
-    sums_vec moved;
-    switch (lanes) {
-    case 4: moved = _mm256_srli_epi64(a, 16); break;
-    case 8: moved = _mm256_srli_si256(a, 2); break;
-    default: moved = _mm256_alignr_epi8(_mm256_permute2x128_si256(a, a, 0x81), a, 2);
-    }
-    return _mm256_add_epi16(moved, e->right);
+    if (lanes == 4)
+        return _mm256_or_si256(_mm256_srli_epi64(a, 16), e->right);
+    if (lanes == 8)
+        return _mm256_alignr_epi8(e->right, a, 2);
+    return _mm256_alignr_epi8(_mm256_permute2x128_si256(a, v < V - 1 ? after : e->right, 0x21), a, 2);
 }
 
-COC_INLINE __m256i sums_rounded(sums_wide sum, __m256i bias, __m256 multiplier) {
-    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(sum, bias)), multiplier));
+COC_INLINE __m256i sums_rounded(sums_wide sum, __m256 multiplier) {
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), multiplier));
 }
 
-/* Results in 16 bits, in the order that packs leave: four even, four odd lanes in each half. */
-#define sums_requantized(even, odd, r)                                                                                 \
-    _mm256_adds_epi16(                                                                                                 \
-        _mm256_packs_epi32(sums_rounded(even, _mm256_set1_epi32((r)->bias), _mm256_set1_ps((r)->multiplier)),          \
-                           sums_rounded(odd, _mm256_set1_epi32((r)->bias), _mm256_set1_ps((r)->multiplier))),          \
-        _mm256_set1_epi16((int16_t)(r)->zero))
+/* Results in 16 bits. */
+#define sums_requantized(low, high, r)                                                                                 \
+    _mm256_adds_epi16(_mm256_packs_epi32(sums_rounded(low, _mm256_set1_ps((r)->multiplier)),                           \
+                                         sums_rounded(high, _mm256_set1_ps((r)->multiplier))),                         \
+                      _mm256_set1_epi16((int16_t)(r)->zero))
 
 /* Stores the bytes of two vectors of results, in the order of pixels. */
 #define sums_narrow(a, b, r, at_a, at_b)                                                                               \
     do {                                                                                                               \
-        const __m256i order = _mm256_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15,                   \
-                                               0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);                  \
-        const __m256i mixed = _mm256_shuffle_epi8(_mm256_packus_epi16(a, b), order);                                   \
-        const __m256i clipped = _mm256_min_epu8(mixed, _mm256_set1_epi8((char)(r)->max));                              \
+        const __m256i clipped = _mm256_min_epu8(_mm256_packus_epi16(a, b), _mm256_set1_epi8((char)(r)->max));          \
         const __m256i sorted = _mm256_permute4x64_epi64(clipped, 0xD8);                                                \
         _mm_storeu_si128((__m128i *)(void *)(at_a), _mm256_castsi256_si128(sorted));                                   \
         _mm_storeu_si128((__m128i *)(void *)(at_b), _mm256_extracti128_si256(sorted, 1));                              \

@@ -2,7 +2,7 @@
 #include "conv_shared.h"
 
 typedef __m512i sums_vec;  /* 32 x int16 */
-typedef __m512i sums_wide; /* 16 x int32: the even or the odd lanes */
+typedef __m512i sums_wide; /* 16 x int32: the lower or the upper lanes of all quarters */
 
 #define sums_add(a, b) _mm512_add_epi16(a, b)
 
@@ -14,6 +14,7 @@ typedef __m512i sums_wide; /* 16 x int32: the even or the odd lanes */
 #define sums_sub(a, b) _mm512_sub_epi16(a, b)
 #define sums_set(value) _mm512_set1_epi16(value)
 #define sums_add32(a, b) _mm512_add_epi32(a, b)
+#define sums_set32(value) _mm512_set1_epi32(value)
 
 COC_INLINE sums_vec sums_load(const uint8_t *source) {
     return _mm512_load_si512(source);
@@ -44,11 +45,12 @@ COC_INLINE sums_vec sums_odd_bytes(const uint8_t *source) {
     return _mm512_srli_epi16(_mm512_loadu_si512(source), 8);
 }
 
-COC_INLINE sums_wide sums_even(sums_vec a) {
-    return _mm512_madd_epi16(a, _mm512_set1_epi32(1));
+/* a + b * factor in 32 bits. */
+COC_INLINE sums_wide sums_widen_low(sums_vec a, sums_vec b, int16_t factor) {
+    return _mm512_madd_epi16(_mm512_unpacklo_epi16(a, b), _mm512_set1_epi32(1 + factor * 65536));
 }
-COC_INLINE sums_wide sums_odd(sums_vec a) {
-    return _mm512_srai_epi32(a, 16);
+COC_INLINE sums_wide sums_widen_high(sums_vec a, sums_vec b, int16_t factor) {
+    return _mm512_madd_epi16(_mm512_unpackhi_epi16(a, b), _mm512_set1_epi32(1 + factor * 65536));
 }
 
 /* The values that enter rows of lanes at their ends, and where from each lane moves. */
@@ -84,24 +86,20 @@ COC_INLINE sums_vec sums_from_right(const sums_edges *e, uint32_t lanes, int V, 
     return _mm512_mask_permutexvar_epi16(e->right, ~e->last, e->from_right, a);
 }
 
-COC_INLINE __m512i sums_rounded(sums_wide sum, __m512i bias, __m512 multiplier) {
-    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sum, bias)), multiplier));
+COC_INLINE __m512i sums_rounded(sums_wide sum, __m512 multiplier) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier));
 }
 
-/* Results in 16 bits, in the order that packs leave: four even, four odd lanes in each quarter. */
-#define sums_requantized(even, odd, r)                                                                                 \
-    _mm512_adds_epi16(                                                                                                 \
-        _mm512_packs_epi32(sums_rounded(even, _mm512_set1_epi32((r)->bias), _mm512_set1_ps((r)->multiplier)),          \
-                           sums_rounded(odd, _mm512_set1_epi32((r)->bias), _mm512_set1_ps((r)->multiplier))),          \
-        _mm512_set1_epi16((int16_t)(r)->zero))
+/* Results in 16 bits. */
+#define sums_requantized(low, high, r)                                                                                 \
+    _mm512_adds_epi16(_mm512_packs_epi32(sums_rounded(low, _mm512_set1_ps((r)->multiplier)),                           \
+                                         sums_rounded(high, _mm512_set1_ps((r)->multiplier))),                         \
+                      _mm512_set1_epi16((int16_t)(r)->zero))
 
 /* Stores the bytes of two vectors of results, in the order of pixels. */
 #define sums_narrow(a, b, r, at_a, at_b)                                                                               \
     do {                                                                                                               \
-        const __m512i order = _mm512_broadcast_i32x4(                                                                  \
-            _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15));                                      \
-        const __m512i mixed = _mm512_shuffle_epi8(_mm512_packus_epi16(a, b), order);                                   \
-        const __m512i clipped = _mm512_min_epu8(mixed, _mm512_set1_epi8((char)(r)->max));                              \
+        const __m512i clipped = _mm512_min_epu8(_mm512_packus_epi16(a, b), _mm512_set1_epi8((char)(r)->max));          \
         const __m512i sorted = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), clipped);           \
         _mm256_storeu_si256((__m256i *)(void *)(at_a), _mm512_castsi512_si256(sorted));                                \
         _mm256_storeu_si256((__m256i *)(void *)(at_b), _mm512_extracti64x4_epi64(sorted, 1));                          \

@@ -10,11 +10,11 @@ COC_INLINE uint32_t sums_place(sums_kind kind, uint32_t V, uint32_t tap, uint32_
     return ((2 * (j / V) + row) * 2 + (column == 1 ? 0 : 1)) * V + j % V;
 }
 
-/* acc[direction][j] += table[code] for one tap; the direction from which it reads: 0 left, 1 same column, 2 right. */
+/* acc[column of the kernel][j] += table[code] for one tap. */
 COC_INLINE void sums_tap(sums_kind kind, int N, uint32_t V, uint32_t tap, uint32_t code, const uint8_t *table,
-                         sums_vec acc[3][4]) {
+                         sums_vec acc[3][SUMS_TILE_1X1]) {
     const uint32_t column = tap % 3;
-    const uint32_t from = kind == SUMS_1X1 ? 1 : kind == SUMS_3X3S1 ? column : column == 0 ? 0 : 1;
+    const uint32_t from = kind == SUMS_1X1 ? 1 : column;
     table += (size_t)code * 8;
 #pragma GCC unroll 8
     for (int j = 0; j < N; j++)
@@ -23,7 +23,7 @@ COC_INLINE void sums_tap(sums_kind kind, int N, uint32_t V, uint32_t tap, uint32
 
 /* Eight codes come with one load: loads are what limits this loop. */
 COC_INLINE void sums_accumulate(sums_kind kind, int N, uint32_t V, const uint8_t *codes, uint32_t groups,
-                                const uint8_t *table, size_t group_bytes, sums_vec acc[3][4]) {
+                                const uint8_t *table, size_t group_bytes, sums_vec acc[3][SUMS_TILE_1X1]) {
     for (uint32_t group = 0; group < groups; group++, table += group_bytes) {
         if (kind == SUMS_1X1) {
             sums_tap(kind, N, V, 0, *codes++, table, acc);
@@ -40,28 +40,24 @@ COC_INLINE void sums_accumulate(sums_kind kind, int N, uint32_t V, const uint8_t
     }
 }
 
-/* The accumulators of vector j, moved to the column they belong to and added; even and odd lanes in 32 bits. */
-COC_INLINE void sums_combine(const sums_pass *pass, sums_kind kind, uint32_t L, int j, const sums_edges *edges,
-                             sums_vec acc[3][4], sums_wide *even, sums_wide *odd) {
+/* The sums of vector j, in 32 bits and with the bias: accumulators are moved to the column they belong to and added. */
+COC_INLINE void sums_combine(sums_kind kind, uint32_t L, int j, const sums_edges *edges, const sums_requantize *r,
+                             sums_vec acc[3][SUMS_TILE_1X1], sums_wide *low, sums_wide *high) {
     const int V = L > SUMS_LANES ? (int)(L / SUMS_LANES) : 1;
     sums_vec narrow = acc[1][j], apart = sums_set(0);
-    if (kind == SUMS_1X1) {
-        *even = sums_even(narrow);
-        *odd = sums_odd(narrow);
-        return;
-    }
-    apart = sums_from_left(edges, L, V, j % V, j % V ? acc[0][j - 1] : acc[0][j], acc[0][j]);
+    if (kind != SUMS_1X1)
+        apart = sums_from_left(edges, L, V, j % V, j % V ? acc[0][j - 1] : acc[0][j], acc[0][j]);
     if (kind == SUMS_3X3S1) {
         narrow = sums_add(narrow, apart);
         apart = sums_from_right(edges, L, V, j % V, acc[2][j], (j + 1) % V ? acc[2][j + 1] : acc[2][j]);
-    }
-    if (pass->job->plan.wide) {
-        *even = sums_add32(sums_even(narrow), sums_even(apart));
-        *odd = sums_add32(sums_odd(narrow), sums_odd(apart));
+    } else if (kind == SUMS_3X3S2)
+        narrow = sums_add(narrow, acc[2][j]);
+    if (kind == SUMS_1X1) {
+        *low = sums_widen_low(narrow, sums_set(SUMS_BIAS_STEP), r->bias_high);
+        *high = sums_widen_high(narrow, sums_set(SUMS_BIAS_STEP), r->bias_high);
     } else {
-        narrow = sums_add(narrow, apart);
-        *even = sums_even(narrow);
-        *odd = sums_odd(narrow);
+        *low = sums_add32(sums_widen_low(narrow, apart, 1), sums_set32(r->bias));
+        *high = sums_add32(sums_widen_high(narrow, apart, 1), sums_set32(r->bias));
     }
 }
 
@@ -72,40 +68,42 @@ COC_INLINE void sums_channel(const sums_pass *pass, sums_kind kind, int N, uint3
     const int V = L > SUMS_LANES ? (int)(L / SUMS_LANES) : 1;
     const sums_job *job = pass->job;
     const uint8_t *table = job->scratch + job->at.table + (size_t)at * (kind == SUMS_3X3S2 ? 4 : 1) * SUMS_ROW;
-    sums_vec acc[3][4];
+    sums_vec acc[3][SUMS_TILE_1X1];
 #pragma GCC unroll 8
-    for (int j = 0; j < N; j++)
-        acc[0][j] = acc[1][j] = acc[2][j] = sums_set(0);
+    for (int j = 0; j < N; j++) {
+        acc[0][j] = acc[2][j] = sums_set(0);
+        acc[1][j] = sums_set(kind == SUMS_1X1 ? requantize->bias_low : 0);
+    }
     sums_accumulate(kind, N, (uint32_t)V, codes, pass->groups, table, pass->group_bytes, acc);
 
     int32_t *sums = (int32_t *)(void *)(job->scratch + job->at.sums) +
                     ((size_t)out * pass->rows * (uint32_t)V + at) * SUMS_LANES;
     const sums_edges edges = sums_make_edges(L, fill->left, fill->right);
-    sums_vec words[4];
+    sums_vec words[SUMS_TILE_1X1];
 #pragma GCC unroll 8
     for (int j = 0; j < N; j++, sums += SUMS_LANES) {
-        sums_wide even, odd;
-        sums_combine(pass, kind, L, j, &edges, acc, &even, &odd);
+        sums_wide low, high;
+        sums_combine(kind, L, j, &edges, requantize, acc, &low, &high);
         if (!pass->first) {
-            even = sums_add32(even, sums_load32(sums));
-            odd = sums_add32(odd, sums_load32(sums + SUMS_LANES / 2));
+            low = sums_add32(low, sums_load32(sums));
+            high = sums_add32(high, sums_load32(sums + SUMS_LANES / 2));
         }
         if (!pass->last) {
-            sums_store32(sums, even);
-            sums_store32(sums + SUMS_LANES / 2, odd);
+            sums_store32(sums, low);
+            sums_store32(sums + SUMS_LANES / 2, high);
             words[j] = sums_set(0);
             continue;
         }
-        words[j] = sums_requantized(even, odd, requantize);
+        words[j] = sums_requantized(low, high, requantize);
     }
     if (!pass->last)
         return;
     /* Whole rows go where they belong, other lanes by way of a buffer. */
     const int direct = job->full && L >= SUMS_LANES;
-    _Alignas(64) uint8_t bytes[4 * SUMS_LANES];
-    uint8_t *target[4];
+    _Alignas(64) uint8_t bytes[SUMS_TILE_1X1 * SUMS_LANES];
+    uint8_t *target[SUMS_TILE_1X1];
 #pragma GCC unroll 8
-    for (int j = 0; j < 4; j++)
+    for (int j = 0; j < SUMS_TILE_1X1; j++)
         target[j] = direct && j < N ? plane + (size_t)(job->first + pass->strip) * L + (at + (uint32_t)j) * SUMS_LANES
                                     : bytes + (uint32_t)j * SUMS_LANES;
 #pragma GCC unroll 8

@@ -69,6 +69,8 @@ COC_INLINE void sums_channel(const sums_pass *pass, sums_kind kind, int N, uint3
                 a = sums_add32(a, sums_load32(at_sums));
                 b = sums_add32(b, sums_load32(at_sums + SUMS_LANES / 4));
             }
+            a = sums_add32(a, sums_set32(requantize->bias));
+            b = sums_add32(b, sums_set32(requantize->bias));
             if (!pass->last) {
                 sums_store32(at_sums, a);
                 sums_store32(at_sums + SUMS_LANES / 4, b);

@@ -2,10 +2,12 @@
 
 typedef enum { SUMS_1X1, SUMS_3X3S1, SUMS_3X3S2 } sums_kind;
 
-/* What an output channel adds to its sums, and the rules of requantization. accepts() has made sure that products
- * stay below 2^31, so that saturating packs do all the clipping but that to out_max. */
+/* What an output channel adds to its sums (also in parts, see SUMS_BIAS_STEP; nothing before the last pass), and the
+ * rules of requantization. accepts() has made sure that products stay below 2^31, so that saturating packs do all the
+ * clipping but that to out_max. */
 typedef struct {
     int32_t bias;
+    int16_t bias_low, bias_high;
     float multiplier;
     int32_t zero, max;
 } sums_requantize;
@@ -55,15 +57,19 @@ COC_INLINE void sums_channels(const sums_pass *pass, sums_kind kind, uint32_t L,
     const coc_conv *layer = pass->job->layer;
     const sums_plan *p = &pass->job->plan;
     const uint32_t vectors = pass->rows * p->vectors;
-    sums_requantize r = {0, 0, layer->out_zero, layer->out_max};
+    sums_requantize r = {.zero = layer->out_zero, .max = layer->out_max};
     const size_t plane_bytes = (size_t)layer->out_height * layer->out_width;
     const size_t code_bytes = (size_t)p->pass_groups * p->taps;
     uint8_t *plane = pass->job->y;
     for (uint32_t out = 0; out < layer->out_channels; out++, codes += code_bytes, plane += plane_bytes) {
         uint32_t at = 0;
-        r.bias = bias[out];
+        r.bias = pass->last ? bias[out] : 0;
+        r.bias_high = (int16_t)((r.bias + SUMS_BIAS_STEP / 2) >> SUMS_BIAS_BITS);
+        r.bias_low = (int16_t)(r.bias - r.bias_high * SUMS_BIAS_STEP);
         r.multiplier = layer->multiplier[out];
-        for (; SUMS_TILE == 4 && at + 4 <= vectors; at += 4)
+        for (; SUMS_TILE_1X1 >= 8 && kind == SUMS_1X1 && at + 8 <= vectors; at += 8)
+            sums_channel(pass, kind, 8, L, at, out, codes, fill + out, &r, plane);
+        for (; SUMS_TILE >= 4 && at + 4 <= vectors; at += 4)
             sums_channel(pass, kind, 4, L, at, out, codes, fill + out, &r, plane);
         for (; L <= 2 * SUMS_LANES && at + 2 <= vectors; at += 2)
             sums_channel(pass, kind, 2, L, at, out, codes, fill + out, &r, plane);
@@ -112,7 +118,7 @@ static void sums_strip(const sums_job *job, const void *weights, uint32_t strip,
     const coc_conv *layer = job->layer;
     const sums_plan *p = &job->plan;
     sums_loop *const loop = sums_choose(p);
-    const int32_t *bias = weights;
+    const int32_t *bias = ((const sums_head *)weights)->bias;
     const sums_fill *fill = (const sums_fill *)(bias + layer->out_channels);
     const uint8_t *codes = (const uint8_t *)weights + sums_codes_offset(layer, p);
     for (uint32_t pass = 0; pass < p->passes; pass++) {
@@ -132,10 +138,10 @@ static void sums_run(const coc_conv *layer, const void *weights, const uint8_t *
                      uint32_t first, uint32_t last) {
     if (first >= last)
         return;
-    sums_job job = {.layer = layer, .plan = sums_make_plan(layer), .x = x, .y = y, .scratch = scratch,
+    const sums_head *head = weights;
+    sums_job job = {.layer = layer, .plan = head->plan, .at = head->at, .x = x, .y = y, .scratch = scratch,
                     .first = first, .last = last};
     const sums_plan *p = &job.plan;
-    job.at = sums_layout(layer, p);
     job.rows = coc_divide_up(last - first, p->segments);
     const int right = p->kernel == 3 && p->stride == 1;
     for (;;) {

@@ -8,16 +8,19 @@
 COC_KERNEL(conv3x3s1_w1a4_sums_avx512)
 COC_KERNEL(conv_w1_sums_avx512)
 COC_KERNEL(conv_dot8_avx512)
+COC_KERNEL(conv_grouped_avx512)
 COC_KERNEL(conv3x3s1_w1a4_sums_avx2)
 COC_KERNEL(conv3x3s1_w1_sums5_avx2)
 COC_KERNEL(conv_w1_sums_avx2)
 COC_KERNEL(conv_dot8_avx2)
 COC_KERNEL(conv_dot16_avx2)
 COC_KERNEL(conv_depthwise_avx2)
+COC_KERNEL(conv_grouped_avx2)
 #endif
 #if defined(__aarch64__)
 COC_KERNEL(conv_w1_sums_neon)
 COC_KERNEL(conv_dot16_neon)
+COC_KERNEL(conv_grouped_neon)
 #endif
 COC_KERNEL(conv_scalar)
 #undef COC_KERNEL

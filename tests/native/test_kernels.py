@@ -199,7 +199,7 @@ def test_every_kernel_of_the_list_takes_some_layer(driver: Driver) -> None:
     listed = re.findall(r"^COC_KERNEL\((\w+)\)", (NATIVE / "kernel_list.h").read_text(), re.MULTILINE)
     expected = {name for name in listed if name.rsplit("_", 1)[1] in driver.levels()}
     rng, seen = np.random.default_rng(0), set()
-    choices = itertools.product((1, 2, 4, 8), Encoding, (4, 8), ((16, 1), (16, 16), (64, 1)))
+    choices = itertools.product((1, 2, 4, 8), Encoding, (4, 8), ((16, 1), (16, 16), (64, 1), (32, 2)))
     for bits, encoding, in_bits, (channels, groups) in choices:
         shape = (channels, channels // groups, 3, 3)
         layer = make(
