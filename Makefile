@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: test lint demo examples figures clean .venv
+FUZZ_SECONDS ?= 600
+
+.PHONY: test lint demo native fuzz examples figures clean .venv
 
 test: lint
 	$(BIN)/pytest
@@ -15,6 +17,15 @@ lint: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo.py --out runs/demo
+
+# The C library and its example program, into build/cmake. Needs cmake.
+native:
+	cmake -S runtime/native -B build/cmake -DCMAKE_BUILD_TYPE=Release -DCOC_EXAMPLE=ON
+	cmake --build build/cmake --parallel
+
+# Mutants of .coc files for FUZZ_SECONDS, under sanitizers. Needs clang and libclang-rt-14-dev (Debian).
+fuzz: $(INSTALLED)
+	$(BIN)/python benchmarks/fuzz.py --seconds $(FUZZ_SECONDS)
 
 # Hours: the CIFAR-10 chains, their exports and benchmarks, into examples/.
 examples: $(INSTALLED)

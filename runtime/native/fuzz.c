@@ -1,11 +1,6 @@
 /* fuzz.c - libFuzzer target: open any bytes and run what opens.
  *
- *   mkdir -p build
- *   clang -std=c11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fsanitize=fuzzer,address,undefined \
- *         -fno-sanitize-recover=all -mllvm -asan-instrumentation-with-call-threshold=0 \
- *         $(ls runtime/native/[a-z]*.c | grep -v pymodule) -lm -pthread -o build/fuzz
- *   python tests/native/seeds.py build/fuzz-corpus
- *   build/fuzz -max_total_time=600 -max_len=8192 -timeout=10 -rss_limit_mb=2048 build/fuzz-corpus
+ *   make fuzz FUZZ_SECONDS=600
  *
  * Size and checksum are refitted, so that mutants reach the parser behind them.
  */

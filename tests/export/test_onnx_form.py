@@ -22,7 +22,7 @@ from coc_runtime.ops import Conv, GlobalAveragePool, Linear, Weight
 from graphs import random_graph
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from packed_weights import resnet20  # noqa: E402
+from resnets import resnet  # noqa: E402
 
 ALLOWED_LEFT = {"QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool", "QGemm", "Transpose", "Flatten"}
 GATE = {"Softmax", "ReduceMax", "Split", "GreaterOrEqual", "If", "Identity"}
@@ -180,7 +180,7 @@ def test_writing_is_deterministic() -> None:
 
 
 def test_resnet20_takes_72_kb_of_which_weights_36() -> None:
-    graph = resnet20()
+    graph = resnet(20)
     convs = [node for segment in graph.segments for node in segment.nodes if isinstance(node, Conv)]
     assert len(convs) == 21 and len(graph.segments) == 3
     model = write_onnx(graph)

@@ -174,10 +174,10 @@ def _resnet20() -> Graph:
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     pytest.importorskip("onnxruntime")
     try:
-        from packed_weights import resnet20
+        from resnets import resnet
     finally:
         sys.path.pop(0)
-    return resnet20()
+    return resnet(20)
 
 
 def test_the_reference_runs_a_coc_file_whatever_it_is_called(tmp_path: Path) -> None:
