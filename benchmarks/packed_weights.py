@@ -12,7 +12,6 @@ share of layers that an exit should cost is given twice: in MACs, and in time me
 
 import argparse
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from coc_bench.environment import environment
 from coc_export.onnx_writer import write_onnx
 from coc_runtime import onnxfile
 from coc_runtime.errors import CocError
@@ -94,22 +94,6 @@ def _interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str
 
 def _summary(values: np.ndarray) -> dict[str, float]:
     return {"median": float(np.median(values)), "p99": float(np.percentile(values, 99))}
-
-
-def environment() -> dict[str, str]:
-    """What the figures depend on."""
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    return {
-        "cpu": cpu,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
-        "onnx": onnx.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

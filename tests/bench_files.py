@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from coc_export.onnx_writer import write_onnx
+from coc_runtime import cocwrite
 from coc_runtime.session import Session
 from graphs import random_graph, random_images
 
@@ -17,8 +18,12 @@ PER_CLASS = 6
 
 
 def artifact(path: Path, *, exits: int, seed: int = 3, classes: int = CLASSES) -> Path:
-    """A compressed model with random weights for images [3, 8, 8]."""
-    onnx.save(write_onnx(random_graph(seed, exits=exits, size=SIZE, classes=classes)), str(path))
+    """A compressed model with random weights for images [3, 8, 8], of the kind that the suffix says."""
+    graph = random_graph(seed, exits=exits, size=SIZE, classes=classes)
+    if path.suffix == ".coc":
+        path.write_bytes(cocwrite.dump(graph))
+    else:
+        onnx.save(write_onnx(graph), str(path))
     return path
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from coc_runtime import datasets, files
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
+from coc_runtime.session import backends_for
 
 from .environment import environment
 from .measure import PROBE_IMAGES, footprint, latencies, predict, throughput
@@ -36,19 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="coc-bench", description=__doc__)
-    parser.add_argument("artifacts", nargs="+", type=Path, metavar="MODEL.onnx", help="compressed models")
+    parser.add_argument(
+        "artifacts", nargs="+", type=Path, metavar="MODEL", help="compressed models, .onnx or .coc"
+    )
     parser.add_argument(
         "--data", required=True, metavar="SPEC", help="digits, cifar10[:PATH] or imagefolder:PATH"
     )
     parser.add_argument(
-        "--threads", type=_positive, default=1, metavar="N", help="of ONNX Runtime; default: 1"
+        "--threads", type=_positive, default=1, metavar="N", help="of the back ends; default: 1"
     )
     parser.add_argument("--json", type=Path, metavar="OUT.json", help="write the report here")
     parser.add_argument(
         "--backend",
         action="append",
         metavar="NAME",
-        help="auto (default), onnxruntime or reference; repeat to compare several",
+        help="auto (default), native (runs .coc), onnxruntime (runs .onnx) or reference; repeat to compare "
+        "several, each on the artifacts that it runs",
     )
     parser.add_argument(
         "--original", type=Path, metavar="FLOAT.onnx", help="the float model, timed beside the artifacts"
@@ -119,10 +123,11 @@ def _test_split(spec: str, limit: int | None) -> Dataset:
 def _subjects(options: argparse.Namespace, folder: Path) -> list[Subject]:
     peers = [path for path in (options.original, options.int8_of) if path is not None]
     names = display_names([*options.artifacts, *peers])
+    backends = _backends(options.artifacts, options.backend or ["auto"])
     subjects = [
         Subject(name, path, Kind.ARTIFACT, backend, options.threads, options.thresholds)
         for name, path in zip(names, options.artifacts, strict=False)
-        for backend in dict.fromkeys(options.backend or ["auto"])
+        for backend in backends[path]
     ]
     named = dict(zip(peers, names[len(options.artifacts) :], strict=True))
     for path in peers:
@@ -131,6 +136,21 @@ def _subjects(options: argparse.Namespace, folder: Path) -> list[Subject]:
             subject = quantize_int8(subject, folder, datasets.load(options.data, "calibration"))
         subjects.append(subject)
     return subjects
+
+
+def _backends(artifacts: Sequence[Path], asked: Sequence[str]) -> dict[Path, list[str]]:
+    """The back ends asked for that run each artifact; CocError for one, or an artifact, that is left out."""
+    possible = {path: backends_for(path) for path in artifacts}
+    chosen = {path: [name for name in dict.fromkeys(asked) if name in possible[path]] for path in artifacts}
+    for name in asked:
+        if not any(name in names for names in chosen.values()):
+            choice = ", ".join(dict.fromkeys(name for names in possible.values() for name in names))
+            raise CocError(f"--backend {name} runs none of the artifacts: choose one of {choice}")
+    for path, names in chosen.items():
+        if not names:
+            given = " ".join(f"--backend {name}" for name in asked)
+            raise CocError(f"{path}: {given} does not run it: add one of {', '.join(possible[path])}")
+    return chosen
 
 
 def _check_fit(subject: Subject, runner: Runner, data: Dataset) -> None:
@@ -159,6 +179,8 @@ def _measure(
         Measurement(
             subject=subject,
             backend=runner.backend,
+            cpu_level=runner.cpu_level,
+            reason=runner.reason,
             graph=runner.graph,
             labels=labels,
             exits=exits,

@@ -1,5 +1,6 @@
 """`python -m coc_bench.probe SUBJECT IMAGES`: loads one subject, runs it, prints its Footprint as JSON."""
 
+import importlib
 import json
 import re
 import resource
@@ -44,6 +45,8 @@ def main(arguments: list[str]) -> int:
     try:
         if subject.backend == "onnxruntime":
             import_onnxruntime()
+        elif subject.backend == "native":
+            importlib.import_module("coc_runtime._native")
         imports = peak_rss_mb()
         start = time.perf_counter_ns()
         runner = open_runner(subject)

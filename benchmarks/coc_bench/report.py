@@ -22,6 +22,10 @@ class Measurement:
 
     subject: Subject
     backend: str
+    cpu_level: str | None
+    """level of kernels, of the native back end"""
+    reason: str
+    """why this back end"""
     graph: Graph | None
     labels: np.ndarray
     """int64 [images], predicted"""
@@ -52,6 +56,8 @@ def describe(
             "artifact": m.subject.name,
             "kind": m.subject.kind.value,
             "backend": m.backend,
+            "cpu_level": m.cpu_level,
+            "reason": m.reason,
             "threads": m.subject.threads,
             "accuracy": float((m.labels == data.labels).mean()),
             "latency_us": summary(m.elapsed),
@@ -172,7 +178,7 @@ def _row(run: dict[str, Any]) -> list[str]:
     latency = run["latency_us"]
     return [
         run["artifact"],
-        run["backend"],
+        " ".join(filter(None, (run["backend"], run.get("cpu_level")))),
         f"{100 * run['accuracy']:.2f}",
         *(f"{latency[key]:.{1 if latency[key] < 100 else 0}f}" for key in ("mean", "p50", "p99")),
         f"{run['images_per_s']:.0f}",

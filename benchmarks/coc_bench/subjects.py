@@ -39,11 +39,19 @@ class Subject:
 class Runner(Protocol):
     """A loaded subject."""
 
-    graph: Graph | None
     image_shape: tuple[int, ...]
     """(C, H, W)"""
     backend: str
     """The backend's name, never "auto"."""
+    cpu_level: str | None
+    """The native backend's level of kernels."""
+    reason: str
+    """Why this backend."""
+
+    @property
+    def graph(self) -> Graph | None:
+        """The integer graph, where the subject has one."""
+        ...
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class and exit taken, int64 [N] both, of uint8 images [N, C, H, W]."""
@@ -58,9 +66,14 @@ class ArtifactRunner:
             threads=subject.threads,
             thresholds=subject.thresholds,
         )
-        self.graph: Graph | None = self._session.graph
-        self.image_shape = self._session.info.input_shape
-        self.backend = self._session.info.backend
+        info = self._session.info
+        self.image_shape = info.input_shape
+        self.backend, self.cpu_level, self.reason = info.backend, info.cpu_level, info.reason
+
+    @property
+    def graph(self) -> Graph:
+        """Read when it is asked for: a native session runs without."""
+        return self._session.graph
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         result = self._session.run(images)
@@ -72,6 +85,8 @@ class PlainRunner:
 
     graph: Graph | None = None
     backend = "onnxruntime"
+    cpu_level: str | None = None
+    reason = "peers run in ONNX Runtime"
 
     def __init__(self, subject: Subject) -> None:
         ort = import_onnxruntime()

@@ -1,4 +1,4 @@
-"""coc-export: turn a compressed model.pt into one .onnx or .coc file that computes the same integers."""
+"""coc-export: turn a compressed model.pt into an .onnx file, a .coc file or both: the same integers."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ import onnx
 
 from coc_deploy import checkpoint
 from coc_deploy.checkpoint import Checkpoint
+from coc_deploy.network import Network
 from coc_runtime import cocfile, cocwrite, datasets, files, onnxfile
 from coc_runtime.cocfile import CocFile
 from coc_runtime.errors import CocError
@@ -28,9 +29,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--out",
         type=Path,
+        action="append",
         required=True,
         metavar="MODEL.onnx|MODEL.coc",
-        help="file to write, ONNX or packed for the native runtime; its report goes beside it",
+        help="file to write, ONNX or packed for the native runtime; give it twice for both. Reports go "
+        "beside them: MODEL.report.json and MODEL.coc.report.json",
     )
     result.add_argument("--split", type=Path, metavar="DIR", help="also write one ONNX file per segment")
     result.add_argument(
@@ -55,59 +58,82 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         loaded = checkpoint.load(options.model)
-        if not options.out.parent.is_dir():
-            raise CocError(f"{options.out.parent}: no such folder; create it first")
-        if options.out.exists() and options.out.samefile(options.model):
-            raise CocError(f"--out {options.out} is the model itself; choose another file")
-        _check_kind(options)
+        for out in options.out:
+            _check_out(out, options)
+        if len({out.suffix for out in options.out}) < len(options.out):
+            raise CocError("--out can be given twice only for one .onnx and one .coc file")
         if options.float:
-            return _export_float(loaded, options.out)
-        return _export(loaded, options)
+            _export_float(loaded, options.out[0])
+        else:
+            _export(loaded, options)
+        return 0
     except CocError as error:
         print(f"coc-export: error: {error}", file=sys.stderr)
         return 2
 
 
-def _check_kind(options: argparse.Namespace) -> None:
-    """Raise CocError unless --out names a kind of file that the other options allow."""
-    if options.out.is_dir():
-        raise CocError(f"{options.out}: cannot be written (it is a folder): choose another place")
-    suffix = options.out.suffix
-    if suffix not in (".onnx", ".coc"):
-        raise CocError(f"--out {options.out}: the name must end in .onnx or .coc")
-    for option in ("float", "split"):
-        if suffix == ".coc" and getattr(options, option):
-            raise CocError(f"--{option} writes ONNX only: give --out {options.out.with_suffix('.onnx')}")
+def _check_out(out: Path, options: argparse.Namespace) -> None:
+    """Raise CocError unless a file can be written there, of a kind that the other options allow."""
+    if not out.parent.is_dir():
+        raise CocError(f"{out.parent}: no such folder; create it first")
+    if out.exists() and out.samefile(options.model):
+        raise CocError(f"--out {out} is the model itself; choose another file")
+    if out.is_dir():
+        raise CocError(f"{out}: cannot be written (it is a folder): choose another place")
+    if out.suffix not in (".onnx", ".coc"):
+        raise CocError(f"--out {out}: the name must end in .onnx or .coc")
+    onnx_too = any(other.suffix == ".onnx" for other in options.out)
+    if out.suffix == ".coc" and (options.float or (options.split and not onnx_too)):
+        option = "--float" if options.float else "--split"
+        raise CocError(f"{option} writes ONNX only: give --out {out.with_suffix('.onnx')}")
 
 
-def _export_float(loaded: Checkpoint, out: Path) -> int:
+def report_path(out: Path) -> Path:
+    """Where the report of an artifact goes: model.report.json for model.onnx, else model.coc.report.json."""
+    return out.with_suffix(".report.json") if out.suffix == ".onnx" else Path(f"{out}.report.json")
+
+
+def _export_float(loaded: Checkpoint, out: Path) -> None:
     files.write_bytes(out, write_float(loaded.network).SerializeToString(deterministic=True))
     print(f"wrote {out} ({out.stat().st_size:,} bytes, float32)")
-    return 0
 
 
-def _export(loaded: Checkpoint, options: argparse.Namespace) -> int:
+def _export(loaded: Checkpoint, options: argparse.Namespace) -> None:
+    """Check every artifact before the first is written."""
     graph = lower(loaded, options.model)
     data = _parity_data(loaded, options)
-    file, sizes = _pack(graph, options.out)
-    agreement, reference = parity.report(loaded.network, file, data)
-    shares = np.bincount(reference.exit, minlength=len(graph.segments)) / len(reference.exit)
-    costs = ledger.cost_table(graph, [float(share) for share in shares])
-    report = {"schema": 1, "artifact": options.out.name, "source_sha256": graph.meta["source_sha256"]}
-    report |= {"thresholds": list(graph.thresholds), "parity": agreement, "size": sizes, "cost": costs}
-    differs = bool(agreement["differing_logits"] or agreement["flipped_exits"])
-    print(summary(report))
-    if differs and not options.allow_mismatch:
-        raise CocError(
-            f"back ends differ on {agreement['differing_logits']} logits and "
-            f"{agreement['flipped_exits']} exits; nothing was written (--allow-mismatch keeps the file)"
-        )
-    files.write_bytes(options.out, file.data)
-    files.write_json(options.out.with_suffix(".report.json"), report)
+    finished = []
+    for out in options.out:
+        file, report = _certify(loaded.network, graph, out, data)
+        if len(options.out) > 1:
+            print(f"{out.name}:")
+        print(summary(report))
+        differing, flipped = (report["parity"][key] for key in ("differing_logits", "flipped_exits"))
+        if (differing or flipped) and not options.allow_mismatch:
+            raise CocError(
+                f"{out.name}: back ends differ on {differing} logits and {flipped} exits; "
+                "nothing was written (--allow-mismatch keeps the file)"
+            )
+        finished.append((out, file, report))
+    for out, file, report in finished:
+        files.write_bytes(out, file.data)
+        files.write_json(report_path(out), report)
     if options.split is not None:
         _write_split(options.split, write_segments(graph))
-    print(f"wrote {options.out} and {options.out.with_suffix('.report.json').name}")
-    return 0
+    for out in options.out:
+        print(f"wrote {out} and {report_path(out).name}")
+
+
+def _certify(
+    network: Network, graph: Graph, out: Path, data: datasets.Dataset
+) -> tuple[OnnxFile | CocFile, dict[str, Any]]:
+    """An artifact as read back from the bytes to write, and its report."""
+    file, sizes = _pack(graph, out)
+    agreement, reference = parity.report(network, file, data)
+    shares = np.bincount(reference.exit, minlength=len(graph.segments)) / len(reference.exit)
+    report = {"schema": 1, "artifact": out.name, "source_sha256": graph.meta["source_sha256"]}
+    report |= {"thresholds": list(graph.thresholds), "parity": agreement, "size": sizes}
+    return file, report | {"cost": ledger.cost_table(graph, [float(share) for share in shares])}
 
 
 def _pack(graph: Graph, out: Path) -> tuple[OnnxFile | CocFile, dict[str, Any]]:
@@ -148,10 +174,12 @@ def summary(report: dict[str, Any]) -> str:
     """The report as a few lines on screen."""
     agreement, sizes, costs = report["parity"], report["size"], report["cost"]
     shares = ", ".join(f"{share:.1%}" for share in costs["exit_share"])
+    missing = agreement.get("native_missing")
+    absent = f"native    not compared: {missing}\n" if missing else ""
     return f"""\
 parity    {agreement["images"]} images of {agreement["data"]}, {len(agreement["pairs"])} pairs of back ends: \
 {agreement["differing_logits"]} differing logits, {agreement["flipped_exits"]} flipped exits
-accuracy  {agreement["accuracy"]:.2f} %
+{absent}accuracy  {agreement["accuracy"]:.2f} %
 size      {sizes["file_bytes"]:,} bytes: weights {sizes["weight_bytes"]:,}, biases {sizes["bias_bytes"]:,}, \
 scales {sizes["scale_bytes"]:,}, structure {sizes["structure_bytes"]:,}
 exits     {shares}

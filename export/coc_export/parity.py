@@ -1,6 +1,8 @@
 """Do all back ends give the same integers? Asked on real images, before a file leaves the exporter."""
 
 import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +10,8 @@ import numpy as np
 
 from coc_deploy.network import Network, exit_logits
 from coc_runtime import arithmetic
+from coc_runtime.backends import native
+from coc_runtime.backends.native import NativeBackend
 from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.cocfile import CocFile
 from coc_runtime.datasets import Dataset
@@ -41,11 +45,11 @@ def ask_all(network: Network, file: OnnxFile | CocFile, images: np.ndarray) -> l
     First torch in integer mode and the NumPy reference, which runs the graph read from the file.
     """
     graph = file.graph
-    answers = [
+    return [
         gated("torch integer mode", exit_logits(network, images), graph),
         gated("reference", Session.from_graph(graph).logits_per_exit(images), graph),
+        *(_onnxruntime(file, images) if isinstance(file, OnnxFile) else _native(file, images)),
     ]
-    return answers + _onnxruntime(file, images) if isinstance(file, OnnxFile) else answers
 
 
 def _onnxruntime(file: OnnxFile, images: np.ndarray) -> list[Answer]:
@@ -60,9 +64,28 @@ def _onnxruntime(file: OnnxFile, images: np.ndarray) -> list[Answer]:
     return answers
 
 
-def _in_chunks(session: Session, images: np.ndarray, size: int = 250) -> np.ndarray:
-    parts = [session.logits_per_exit(images[i : i + size]) for i in range(0, len(images), size)]
-    return np.concatenate(parts, axis=1)
+def _native(file: CocFile, images: np.ndarray) -> list[Answer]:
+    """The C core at every level of kernels that can run here: all exits, and, as users run it, up to the
+    exit that it takes itself."""
+    if native.why_missing() is not None:
+        return []
+    answers = []
+    for level in native.levels():
+        backend = NativeBackend(file.data, "the exported file", cpu=level)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            logits = np.concatenate(list(pool.map(backend.logits_per_exit, _chunks(images))), axis=1)
+            taken, _, exits, _, _ = zip(*pool.map(backend.run, _chunks(images)), strict=True)
+        answers.append(gated(f"native-{level}, all exits", logits, file.graph))
+        answers.append(Answer(f"native-{level}", None, np.concatenate(taken), np.concatenate(exits)))
+    return answers
+
+
+def _in_chunks(session: Session, images: np.ndarray) -> np.ndarray:
+    return np.concatenate([session.logits_per_exit(chunk) for chunk in _chunks(images)], axis=1)
+
+
+def _chunks(images: np.ndarray, size: int = 250) -> list[np.ndarray]:
+    return [images[i : i + size] for i in range(0, len(images), size)]
 
 
 def _one_file(name: str, backend: OrtBackend, graph: Graph, images: np.ndarray) -> Answer:
@@ -90,11 +113,15 @@ def compare(answers: list[Answer]) -> list[dict[str, Any]]:
 
 
 def report(network: Network, file: OnnxFile | CocFile, data: Dataset) -> tuple[dict[str, Any], Answer]:
-    """The parity section of model.report.json, and the reference's answer."""
+    """The parity section of the report, and the reference's answer.
+
+    Where the C core should take part and cannot, "native_missing" says why.
+    """
     answers = ask_all(network, file, data.images)
     reference = answers[1]
     accuracy = float((reference.taken.argmax(axis=1) == data.labels).mean() * 100)
     pairs = compare(answers)
+    missing = native.why_missing() if isinstance(file, CocFile) else None
     return {
         "data": data.name,
         "images": len(data.labels),
@@ -102,4 +129,4 @@ def report(network: Network, file: OnnxFile | CocFile, data: Dataset) -> tuple[d
         "differing_logits": sum(pair["differing_logits"] for pair in pairs),
         "flipped_exits": sum(pair["flipped_exits"] for pair in pairs),
         "pairs": pairs,
-    }, reference
+    } | ({"native_missing": missing} if missing else {}), reference

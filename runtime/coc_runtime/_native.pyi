@@ -2,6 +2,9 @@
 
 import numpy as np
 
+def levels() -> tuple[str, ...]:
+    """Levels of kernels that this build and this CPU have, best first; the last is "scalar"."""
+
 class Runner:
     """A .coc model and its sessions; threads may share it. Raises CocError with coc_strerror's line."""
 
@@ -9,11 +12,14 @@ class Runner:
     def info(self) -> tuple[int, int, int, int, tuple[float, ...], tuple[int, ...]]:
         """(channels, height, width, classes, thresholds, BitOps of each exit)"""
 
-    def start(self, threads: int, thresholds: bytes) -> str:
+    def start(self, threads: int, thresholds: bytes, cpu: str | None = None) -> str:
         """Make the first session; gives its level of kernels. To be called once, before a run.
 
-        thresholds: float32, one per early exit.
+        thresholds: float32, one per early exit. cpu: one of `levels()`; None: that of COC_CPU, else the best.
         """
+
+    def session_bytes(self) -> int:
+        """What a session takes: weights as kernels read them, activations, scratch."""
 
     def run(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import arithmetic, cocfile
+from . import arithmetic, cocfile, files
 from .backends import Backend, WholeBackend
 from .errors import CocError
 from .graph import Graph, check_thresholds, verify
@@ -47,6 +47,10 @@ class Info:
     backend: str
     reason: str
     """why this backend"""
+    cpu_level: str | None = None
+    """level of kernels of the native backend, e.g. "avx2"; None for the others"""
+    memory_bytes: int | None = None
+    """of a session of the native backend, one for each thread that runs at once; None for the others"""
 
 
 class Session:
@@ -132,8 +136,10 @@ class Session:
     ) -> None:
         from .backends.native import NativeBackend
 
-        backend = NativeBackend(path, threads, None if thresholds is None else _as_tuple(thresholds))
-        self._whole, self._read_graph = backend, backend.read_graph
+        data = files.read_artifact(path)
+        backend = NativeBackend(data, path, threads, None if thresholds is None else _as_tuple(thresholds))
+        self._whole = backend
+        self._read_graph = lambda: cocfile.read(path).graph
         self.info = Info(
             input_shape=backend.input_shape,
             classes=backend.classes,
@@ -142,6 +148,8 @@ class Session:
             exit_bitops=backend.exit_bitops,
             backend=backend.name,
             reason=reason,
+            cpu_level=backend.cpu,
+            memory_bytes=backend.memory_bytes,
         )
 
     @property
@@ -220,6 +228,11 @@ class Session:
             raise CocError(f"images are {images.dtype}: {expected}, raw pixels 0 to 255")
         if images.ndim != 4 or images.shape[1:] != self.info.input_shape:
             raise CocError(f"images have shape {list(images.shape)}: {expected}")
+
+
+def backends_for(path: str | Path) -> tuple[str, ...]:
+    """What `Session` takes as backend for a file, by its first bytes, whether it is installed or not."""
+    return ("auto", "native" if cocfile.is_coc(path) else "onnxruntime", "reference")
 
 
 def _choose_backend(name: str, packed: bool = False) -> tuple[str, str]:

@@ -52,7 +52,7 @@ typedef enum {
     COC_ERROR_MALFORMED,   /* a count, offset, shape, index or width that no legal file has */
     COC_ERROR_LIMIT,       /* legal, but larger than the stated limits */
     COC_ERROR_MEMORY,      /* the allocator returned NULL, or the arena is too small */
-    COC_ERROR_UNSUPPORTED, /* COC_CPU names a level that this CPU or this build does not have */
+    COC_ERROR_UNSUPPORTED, /* `cpu` or COC_CPU names a level that this CPU or this build does not have */
     COC_STATUS_COUNT
 } coc_status;
 
@@ -109,6 +109,9 @@ COC_API void coc_session_free(coc_session *session); /* NULL is fine; a caller's
 
 /* The level of kernels that a session runs, e.g. "avx2". */
 COC_API const char *coc_session_cpu(const coc_session *session);
+
+/* The levels that this build and this CPU have: index 0 is the best, the last is "scalar"; NULL beyond. */
+COC_API const char *coc_cpu_level(size_t index);
 
 typedef enum {
     COC_PLANAR = 0,      /* [count][channels][height][width] */

@@ -5,6 +5,8 @@
 #include <string.h>
 
 static const char *const names[] = {"scalar", "avx2", "avx512", "neon"};
+static const coc_level best_first[] = {COC_AVX512, COC_AVX2, COC_NEON, COC_SCALAR};
+#define LEVEL_COUNT (sizeof best_first / sizeof best_first[0])
 
 const char *coc_level_name(coc_level level) {
     return names[level];
@@ -41,14 +43,20 @@ int coc_level_includes(coc_level level, coc_level other) {
 }
 
 coc_status coc_level_choose(const char *name, coc_level *level) {
-    static const coc_level best_first[] = {COC_AVX512, COC_AVX2, COC_NEON, COC_SCALAR};
     if (name == NULL)
         name = getenv("COC_CPU");
-    for (size_t i = 0; i < sizeof best_first / sizeof best_first[0]; i++) {
+    for (size_t i = 0; i < LEVEL_COUNT; i++) {
         *level = best_first[i];
         const int wanted = name == NULL || name[0] == '\0' || strcmp(name, names[*level]) == 0;
         if (wanted && coc_level_available(*level))
             return COC_OK;
     }
     return COC_ERROR_UNSUPPORTED;
+}
+
+const char *coc_cpu_level(size_t index) {
+    for (size_t i = 0; i < LEVEL_COUNT; i++)
+        if (coc_level_available(best_first[i]) && index-- == 0)
+            return coc_level_name(best_first[i]);
+    return NULL;
 }

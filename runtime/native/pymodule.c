@@ -27,6 +27,7 @@ typedef struct {
     coc_model_info info;
     float thresholds[COC_MAX_EXITS];
     uint32_t threads;
+    char cpu[16]; /* the level that all sessions run */
     long process; /* that made the sessions: their threads do not survive a fork */
     coc_session **idle;
     size_t idle_count, made;
@@ -49,8 +50,13 @@ static void notice_fork(runner *self) {
     }
 }
 
+static coc_session_options options_of(const runner *self) {
+    return (coc_session_options){
+        .thresholds = self->thresholds, .threads = self->threads, .cpu = self->cpu[0] == 0 ? NULL : self->cpu};
+}
+
 static coc_status add_session(runner *self, coc_session **session) {
-    const coc_session_options options = {.thresholds = self->thresholds, .threads = self->threads};
+    const coc_session_options options = options_of(self);
     coc_session **grown = PyMem_Realloc(self->idle, (self->made + 1) * sizeof *grown);
     if (grown == NULL)
         return COC_ERROR_MEMORY;
@@ -134,25 +140,40 @@ static PyObject *runner_info(runner *self, PyObject *Py_UNUSED(none)) {
     return result;
 }
 
-/* start(threads, thresholds: float32 bytes): make the first session; its level of kernels. Once. */
+static int set_cpu(runner *self, const char *name) {
+    const size_t size = strlen(name) + 1;
+    if (size <= sizeof self->cpu)
+        memcpy(self->cpu, name, size);
+    return size <= sizeof self->cpu;
+}
+
+/* start(threads, thresholds: float32 bytes, cpu=None): make the first session; its level of kernels. Once. */
 static PyObject *runner_start(runner *self, PyObject *arguments) {
     unsigned int threads;
     Py_buffer thresholds;
+    const char *cpu = NULL;
     coc_session *session;
-    if (!PyArg_ParseTuple(arguments, "Iy*", &threads, &thresholds))
+    if (!PyArg_ParseTuple(arguments, "Iy*|z", &threads, &thresholds, &cpu))
         return NULL;
     const size_t expected = (self->info.exits - 1) * sizeof(float);
     coc_status status = COC_ERROR_ARGUMENT;
     if ((size_t)thresholds.len == expected && self->made == 0) {
         memcpy(self->thresholds, thresholds.buf, expected);
         self->threads = threads;
-        status = take_session(self, &session);
+        status = set_cpu(self, cpu == NULL ? "" : cpu) ? take_session(self, &session) : COC_ERROR_UNSUPPORTED;
     }
     PyBuffer_Release(&thresholds);
     if (status != COC_OK)
         return fail(self, status);
+    set_cpu(self, coc_session_cpu(session)); /* whatever happens to COC_CPU, more sessions get the same */
     give_session(self, session);
-    return PyUnicode_FromString(coc_session_cpu(session));
+    return PyUnicode_FromString(self->cpu);
+}
+
+/* Bytes of the arena of each session. */
+static PyObject *runner_session_bytes(runner *self, PyObject *Py_UNUSED(none)) {
+    const coc_session_options options = options_of(self);
+    return PyLong_FromSize_t(coc_session_bytes(self->model, &options));
 }
 
 static void release_all(Py_buffer *buffers, Py_ssize_t count) {
@@ -241,6 +262,7 @@ static PyObject *runner_run_all_exits(runner *self, PyObject *const *arguments, 
 static PyMethodDef methods[] = {
     {"info", FUNCTION(runner_info), METH_NOARGS, NULL},
     {"start", FUNCTION(runner_start), METH_VARARGS, NULL},
+    {"session_bytes", FUNCTION(runner_session_bytes), METH_NOARGS, NULL},
     {"run", FUNCTION(runner_run), METH_FASTCALL, NULL},
     {"run_all_exits", FUNCTION(runner_run_all_exits), METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
@@ -254,6 +276,22 @@ static PyType_Slot slots[] = {
 };
 
 static PyType_Spec spec = {"coc_runtime._native.Runner", sizeof(runner), 0, Py_TPFLAGS_DEFAULT, slots};
+
+/* levels(): names of the levels of kernels that can run here, best first. */
+static PyObject *levels(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
+    Py_ssize_t count = 0;
+    while (coc_cpu_level((size_t)count) != NULL)
+        count++;
+    PyObject *tuple = PyTuple_New(count);
+    for (Py_ssize_t i = 0; tuple != NULL && i < count; i++) {
+        PyObject *name = PyUnicode_FromString(coc_cpu_level((size_t)i));
+        if (name == NULL || PyTuple_SetItem(tuple, i, name) != 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+static PyMethodDef functions[] = {{"levels", levels, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
 
 static int execute(PyObject *module) {
     module_state *state = PyModule_GetState(module);
@@ -284,7 +322,7 @@ static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, (void *)execute}, {0, NU
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "coc_runtime._native", .m_size = sizeof(module_state),
-    .m_slots = module_slots, .m_traverse = traverse, .m_clear = clear,
+    .m_methods = functions, .m_slots = module_slots, .m_traverse = traverse, .m_clear = clear,
 };
 
 PyMODINIT_FUNC PyInit__native(void) {

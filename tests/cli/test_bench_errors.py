@@ -8,6 +8,7 @@ import pytest
 
 from bench_files import artifact, float_model, image_folder
 from coc_bench.cli import main
+from coc_runtime.backends import native
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +17,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image_folder(root / "images")
     artifact(root / "model.onnx", exits=1)
     artifact(root / "four.onnx", exits=0, classes=4)
+    whole = artifact(root / "model.coc", exits=1).read_bytes()
+    (root / "cut.coc").write_bytes(whole[:-9])
+    (root / "flipped.coc").write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     float_model(root / "float.onnx")
     float_model(root / "gray.onnx", channels=1)
     (root / "text.onnx").write_text("not a model")
@@ -50,7 +54,23 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             ["{0}/four.onnx", "--data", "imagefolder:{0}/images"],
             "four.onnx: has 4 classes, imagefolder:images has labels up to 9",
         ),
-        (["{0}/model.onnx", "--data", "digits", "--backend", "abacus"], "abacus"),
+        (["{0}/model.onnx", "--data", "digits", "--backend", "abacus"], "--backend abacus runs none of the"),
+        (
+            ["{0}/model.onnx", "--data", "digits", "--backend", "reference", "--backend", "native"],
+            "--backend native runs none of the artifacts: choose one of auto, onnxruntime, reference",
+        ),
+        (
+            ["{0}/model.coc", "--data", "digits", "--backend", "onnxruntime"],
+            "--backend onnxruntime runs none of the artifacts: choose one of auto, native, reference",
+        ),
+        (
+            ["{0}/model.coc", "{0}/model.onnx", "--data", "digits", "--backend", "native"],
+            "model.onnx: --backend native does not run it: add one of auto, onnxruntime, reference",
+        ),
+        (["{0}/model.coc", "--data", "digits"], "model.coc: takes images of 3x8x8"),
+        (["{0}/cut.coc", "--data", "digits"], "cut.coc: truncated"),
+        (["{0}/flipped.coc", "--data", "digits", "--backend", "reference"], "flipped.coc"),
+        (["{0}/model.coc", "--data", "digits", "--original", "{0}/model.coc"], "cannot load it"),
         (["{0}/model.onnx", "--data", "digits", "--thresholds", "1,1,1"], "3 thresholds"),
         (
             ["{0}/model.onnx", "--data", "imagefolder:{0}/images", "--original", "{0}/gray.onnx"],
@@ -76,6 +96,14 @@ def test_missing_onnxruntime_is_named(
     assert "pip install 'coc-deploy[ort]'" in complaint(arguments, capsys)
     arguments = [*arguments[:3], "--backend", "onnxruntime"]
     assert "pip install 'coc-deploy[ort]'" in complaint(arguments, capsys)
+
+
+def test_a_native_back_end_that_was_not_built_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "why_missing", lambda: "the C extension was not built")
+    arguments = [str(folder / "model.coc"), "--data", "digits", "--backend", "native"]
+    assert "backend native: the C extension was not built" in complaint(arguments, capsys)
 
 
 @pytest.mark.parametrize(

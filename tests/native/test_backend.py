@@ -140,6 +140,48 @@ def test_a_level_that_is_not_there_is_refused(path: Path, monkeypatch: pytest.Mo
 
 
 @built
+def test_levels_can_be_chosen_whatever_the_environment_says(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COC_CPU", "mmx")
+    data, reference = path.read_bytes(), Session(path, backend="reference")
+    images = random_images(reference.graph, 5)
+    assert native.levels()[-1] == "scalar" and len(set(native.levels())) == len(native.levels())
+    for level in native.levels():
+        backend = native.NativeBackend(data, path, cpu=level)
+        assert backend.cpu == level
+        np.testing.assert_array_equal(backend.run(images)[0], reference.run(images).logits)
+    for level in {"avx2", "avx512", "neon", "a name longer than any of them"} - set(native.levels()):
+        with pytest.raises(CocError, match="level of kernels"):
+            native.NativeBackend(data, path, cpu=level)
+    monkeypatch.delenv("COC_CPU")
+    assert native.NativeBackend(data, path).cpu == native.levels()[0]
+
+
+@built
+def test_a_session_tells_its_level(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Session(path).info.cpu_level == native.levels()[0]
+    assert Session(path, backend="reference").info.cpu_level is None
+    monkeypatch.setenv("COC_CPU", "scalar")
+    session = Session(path)
+    monkeypatch.setenv("COC_CPU", "mmx")  # sessions of further threads keep the first one's level
+    images, failures = random_images(session.graph, 400), []
+
+    def work() -> None:
+        try:
+            session.run(images)
+        except CocError as error:
+            failures.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert session.info.cpu_level == "scalar" and not failures
+
+
+@built
 def test_options_are_checked(path: Path, tmp_path: Path) -> None:
     with pytest.raises(CocError, match="at most 64 threads"):
         Session(path, backend="native", threads=65)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import arithmetic, cocfile, files
+from .. import arithmetic, cocfile
 from ..errors import CocError
-from ..graph import Graph, check_thresholds
+from ..graph import check_thresholds
 from . import Outcome
 
 MAX_THREADS = 64
@@ -23,23 +23,37 @@ def why_missing() -> str | None:
     return None
 
 
+def levels() -> tuple[str, ...]:
+    """Levels of kernels that this build and this CPU have, best first; the last is "scalar"."""
+    from .. import _native
+
+    return _native.levels()
+
+
 class NativeBackend:
-    """A `WholeBackend`. What it opens it knows from the file; threads may share it."""
+    """A `WholeBackend` for the bytes of a file; threads may share it."""
 
     name = "native"
 
-    def __init__(self, path: str | Path, threads: int = 1, thresholds: Sequence[float] | None = None) -> None:
-        """threads: that share the rows of one layer. thresholds: None for the file's.
+    def __init__(
+        self,
+        data: bytes,
+        path: str | Path,
+        threads: int = 1,
+        thresholds: Sequence[float] | None = None,
+        cpu: str | None = None,
+    ) -> None:
+        """data: the file's bytes, which are copied. path: of the file, for errors. threads: that share the
+        rows of one layer. thresholds: None for the file's. cpu: one of `levels()`; None for the one that
+        the environment's COC_CPU names, else the best.
 
-        Raises CocError: the file is missing or damaged, thresholds are not legal, the level of kernels
-        that the environment's COC_CPU names is not available.
+        Raises CocError: the file is damaged, thresholds are not legal, the level of kernels is not
+        available.
         """
         from .._native import Runner
 
         if threads > MAX_THREADS:
             raise CocError(f"backend native runs at most {MAX_THREADS} threads, {threads} given")
-        self._path = path
-        data = files.read_artifact(path)
         try:
             self._runner = Runner(data)
         except CocError as error:
@@ -51,13 +65,11 @@ class NativeBackend:
             stored if thresholds is None else tuple(thresholds), len(self.exit_bitops) - 1
         )
         try:
-            self.cpu = self._runner.start(threads, arithmetic.gate_thresholds(self.thresholds).tobytes())
+            gates = arithmetic.gate_thresholds(self.thresholds).tobytes()
+            self.cpu = self._runner.start(threads, gates, cpu)
         except CocError as error:
             raise CocError(f"{path}: cannot run: {error}") from None
-
-    def read_graph(self) -> Graph:
-        """The integer graph, read from the file again."""
-        return cocfile.read(self._path).graph
+        self.memory_bytes = self._runner.session_bytes()
 
     def run(self, images: np.ndarray) -> Outcome:
         """See `WholeBackend.run`."""
