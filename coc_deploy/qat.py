@@ -28,7 +28,7 @@ class Mode(enum.Enum):
 
 
 class _FakeQuant(torch.autograd.Function):
-    """clamp(round(y / step), low, high) * step; the gradient passes where y / step lies between the bounds."""
+    """clamp(round(y / step), low, high) * step; the gradient passes where y / step is between the bounds."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, inverse: float, low: int, high: int) -> Tensor:

@@ -9,8 +9,9 @@ import numpy as np
 
 from coc_runtime import cocwrite
 from coc_runtime.coclayout import ALIGNMENT, HEADER, ROW, SCALE, SEGMENT, Header, Kind, Row
+from coc_runtime.graph import Graph
 from coc_runtime.ops import Conv, Linear
-from graphs import random_graph
+from graphs import random_graph, random_inception
 
 
 @dataclass
@@ -79,8 +80,16 @@ class Parts:
 
 
 def base() -> Parts:
-    """A legal file of three segments, all kinds of operators and weights that end within a byte."""
-    graph = random_graph(1, bits=1, act_bits=4, exits=2, channels=5)
+    """A legal file of three segments, residual blocks and weights that end within a byte."""
+    return take_apart(random_graph(1, bits=1, act_bits=4, exits=2, channels=5))
+
+
+def joined() -> Parts:
+    """A legal file of two segments with the kinds of operators that `base` lacks."""
+    return take_apart(random_inception(1, bits=1, act_bits=4, exits=1, channels=3, size=8))
+
+
+def take_apart(graph: Graph) -> Parts:
     data = cocwrite.dump(graph)
     header = Header(*HEADER.unpack_from(data))
     nodes = [node for segment in graph.segments for node in segment.nodes]
@@ -101,6 +110,7 @@ def base() -> Parts:
         scales,
         data[at : at + header.description],
         [layer.weight.packed.tobytes() for layer in layers],
+        (header.channels, header.height, header.width, header.exponent),
     )
     assert parts.build() == data
     return parts
@@ -108,7 +118,7 @@ def base() -> Parts:
 
 def plain(image: tuple[int, int, int, int] = (3, 8, 8, -7)) -> Parts:
     """The smallest kind of file: average pool and linear layer."""
-    pool = Row(Kind.AVERAGE_POOL, bits=8, exponent=-7)
+    pool = Row(Kind.GLOBAL_AVERAGE_POOL, bits=8, exponent=-7)
     classes = 10
     linear = Row(Kind.LINEAR, 8, 1, input=1, channels=classes, bits=32, exponent=-13)
     names = json.dumps({"meta": {}, "names": ["image", "pool", "logits"]}, separators=(",", ":"))
@@ -135,6 +145,44 @@ def single(image: tuple[int, int, int, int], **changes: int) -> Parts:
         description=names,
         weights=weights,
     )
+
+
+def flat(image: tuple[int, int, int, int], *rows: Row) -> Parts:
+    """`rows` on an image, Flatten of what the last one writes, a linear layer of one class, all weights 1."""
+    tensors = [image[:3]]
+    for row in rows:
+        channels, height, width = tensors[row.input]
+        if row.kind == Kind.CONCAT:
+            channels += tensors[row.second][0]
+        if row.has_window:
+            height = (height + row.top + row.bottom - row.kernel_height) // row.stride + 1
+            width = (width + row.left + row.right - row.kernel_width) // row.stride + 1
+        tensors.append((channels, height, width))
+    count = len(rows)
+    last = rows[-1] if rows else Row(0, bits=8, zero_point=128, exponent=-7)
+    flatten = Row(
+        Kind.FLATTEN, input=count, bits=last.bits, zero_point=last.zero_point, exponent=last.exponent
+    )
+    linear = Row(Kind.LINEAR, 8, 1, input=count + 1, channels=1, bits=32, exponent=-13)
+    names = ["image", *(f"row{index}" for index in range(count)), "flat", "logits"]
+    description = json.dumps({"meta": {}, "names": names}, separators=(",", ":")).encode()
+    features = tensors[-1][0] * tensors[-1][1] * tensors[-1][2]
+    weights = [bytes([129]) * min(features, 1 << 17)]
+    segments = [[count + 2, count + 2, 0, 0]]
+    return Parts([*rows, flatten, linear], segments, [], [0], [], description, weights, image)
+
+
+def window(kind: Kind, **changes: int) -> Row:
+    """A 2x2 pool of stride 2 that keeps the image's type."""
+    fields = {
+        "kernel_height": 2,
+        "kernel_width": 2,
+        "stride": 2,
+        "bits": 8,
+        "zero_point": 128,
+        "exponent": -7,
+    }
+    return Row(kind)._replace(**(fields | changes))
 
 
 def refit(data: bytes) -> bytes:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from coc_runtime.coclayout import HEADER, USED, Kind, Row
-from cocparts import Parts, base, plain, refit, single
+from cocparts import Parts, base, flat, joined, plain, refit, single, window
+from corpus_pools import CONCAT, joins, pools
 
 Cases = Iterator[tuple[str, bytes]]
 
@@ -25,7 +26,19 @@ def corpus() -> dict[str, bytes]:
     """Name -> file; every one is to be refused."""
     parts = base()
     cases: dict[str, bytes] = {}
-    for group in (_envelope, _header, _cuts, _rows, _graph, _segments, _numbers, _limits, _description):
+    for group in (
+        _envelope,
+        _header,
+        _cuts,
+        _rows,
+        pools,
+        joins,
+        _graph,
+        _segments,
+        _numbers,
+        _limits,
+        _description,
+    ):
         for name, data in group(parts):
             assert name not in cases and data != parts.build(), name
             cases[name] = data
@@ -83,19 +96,20 @@ def _cuts(parts: Parts) -> Cases:
 
 
 def _rows(parts: Parts) -> Cases:
-    for kind in (0, 5, 255):
+    for kind in (0, 9, 255):
         yield f"kind-{kind}", parts.row(0, kind=kind)
+    other = joined()
     for kind in Kind:
-        index = parts.find(kind)
+        source = parts if any(row.kind == kind for row in parts.rows) else other
         for name in sorted(set(Row._fields) - USED[kind]):
-            yield f"reserved-{kind.name.lower()}-{name}", parts.row(index, **{name: 1})
+            yield f"reserved-{kind.name.lower()}-{name}", source.row(source.find(kind), **{name: 1})
     conv, linear = parts.find(Kind.CONV), parts.find(Kind.LINEAR)
     for bits in (0, 3, 5, 16, 255):
         yield f"width-conv-weights-{bits}", parts.row(conv, weight_bits=bits)
         yield f"width-linear-weights-{bits}", parts.row(linear, weight_bits=bits)
     for bits in (0, 1, 9, 16, 31, 32, 255):
         yield f"width-conv-output-{bits}", parts.row(conv, bits=bits)
-        yield f"width-pool-output-{bits}", parts.row(parts.find(Kind.AVERAGE_POOL), bits=bits)
+        yield f"width-pool-output-{bits}", parts.row(parts.find(Kind.GLOBAL_AVERAGE_POOL), bits=bits)
     for bits in (0, 8, 31, 33, 255):
         yield f"width-logits-{bits}", parts.row(linear, bits=bits)
     for encoding in (2, 255):
@@ -299,6 +313,14 @@ def _limits(parts: Parts) -> Cases:
     grown = {"kernel_height": 2, "kernel_width": 1, "top": 1, "bottom": 1}
     yield "limit-output-height", single((1, 65535, 1, -7), **grown).build()
     yield "limit-pool", plain((3, 257, 256, -7)).build()
+    for kind in (Kind.MAX_POOL, Kind.AVERAGE_POOL):
+        higher = window(kind, stride=1, kernel_width=1, top=1, bottom=1)
+        yield f"limit-{kind.name.lower()}-height", flat((1, 65535, 1, -7), higher).build()
+    yield "limit-concat-channels", flat((32769, 1, 1, -7), CONCAT).build()
+    yield "limit-concat-of-most-channels", flat((65536, 1, 1, -7), CONCAT).build()
+    yield "limit-concat-elements", flat((1, 16384, 16384, -7), CONCAT).build()
+    yield "limit-flatten-features", flat((1, 257, 256, -7)).build()
+    yield "limit-flatten-of-2-28-features", flat((1, 16384, 16384, -7)).build()
     big = single((16, 8, 8, -7)).rows
     for name, changes in {
         "limit-weights": {"channels": 65536, "kernel_height": 255, "kernel_width": 255},

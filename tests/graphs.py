@@ -1,11 +1,26 @@
 """Small legal graphs with random weights, and images for them: what backends are compared on."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
 from coc_runtime.graph import LOGIT_BITS, Graph, Segment, verify
-from coc_runtime.ops import Add, Conv, GlobalAveragePool, Linear, Op, Tensor, Weight, convolve
+from coc_runtime.ops import (
+    Add,
+    AveragePool,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Op,
+    Tensor,
+    Weight,
+    convolve,
+)
 
 CALIBRATION_IMAGES = 24
 
@@ -44,17 +59,51 @@ def random_graph(
         nodes, builder.nodes = tuple(builder.nodes), []
         segments.append(Segment(nodes, logits, x if index < exits else None))
         thresholds.append(threshold)
-    meta = {
-        "source_sha256": "0" * 64,
-        "chain": "DPQE",
-        "data": "random",
-        "chain_bits": [bits, act_bits],
-        "original_bitops": 1024 * 40_813_184,
-        "original_bits": 32 * 270_896,
-    }
-    graph = Graph("image", builder.tensors, tuple(segments), tuple(thresholds[:-1]), meta)
-    verify(graph)
-    return graph
+    return builder.graph(segments, thresholds[:-1])
+
+
+def random_inception(
+    seed: int,
+    bits: int = 1,
+    act_bits: int = 8,
+    exits: int = 1,
+    channels: int = 8,
+    size: int = 12,
+    classes: int = 10,
+) -> Graph:
+    """A network of branches that are joined, with pools of every kind; arguments as of `random_graph`.
+
+    Behind a stem and a 3x3 max pool every segment joins a 1x1 and a 3x3 convolution, a max pool and an
+    average pool of different types, and halves the image. Heads in turn: a convolution of the image's
+    size, one of a single pixel and Flatten; Flatten alone; global average pooling.
+    """
+    builder = _Builder(np.random.default_rng(seed), size)
+    builder.bits, builder.act_bits = bits, act_bits
+    x = builder.conv("stem", "image", channels, 3, bits=8)
+    x = builder.max_pool("maximum", x, (3, 3), 2, (1, 1, 0, 1))
+    segments, thresholds = [], []
+    for index in range(exits + 1):
+        name = f"segment{index}"
+        narrow = builder.conv(f"{name}.narrow", x, channels, 1, exponent=-4)
+        wide = builder.conv(f"{name}.wide", narrow, channels, 3, signed=True)
+        most = builder.max_pool(f"{name}.most", narrow, (3, 2), 1, (1, 1, 1, 0))
+        mean = builder.average_pool(f"{name}.mean", x, (3, 3), 1, (1, 1, 1, 1))
+        left = builder.concat(f"{name}.left", narrow, wide)
+        right = builder.concat(f"{name}.right", most, mean)
+        x = builder.concat(f"{name}.joined", left, right)
+        if index % 2:
+            x = builder.max_pool(f"{name}.half", x, (2, 2), 2, (0, 1, 1, 1))
+        else:
+            x = builder.average_pool(f"{name}.half", x, (2, 2), 2, (0, 0, 1, 1))
+        features = x
+        if index % 3 == 0:
+            features = builder.conv(f"{name}.hidden0", x, channels, builder.tensors[x].shape[1], padded=False)
+            features = builder.conv(f"{name}.hidden1", features, channels, 1)
+        logits, threshold = builder.head(f"{name}.head", features, classes, flat=index % 3 < 2)
+        nodes, builder.nodes = tuple(builder.nodes), []
+        segments.append(Segment(nodes, logits, x if index < exits else None))
+        thresholds.append(threshold)
+    return builder.graph(segments, thresholds[:-1])
 
 
 def _images(rng: np.random.Generator, count: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -75,6 +124,19 @@ class _Builder:
         self.nodes: list[Op] = []
         self.tensors = {"image": Tensor("image", (3, size, size), 8, 128, -7)}
         self.codes = {"image": _images(rng, CALIBRATION_IMAGES, (3, size, size))}
+
+    def graph(self, segments: list[Segment], thresholds: list[float]) -> Graph:
+        meta = {
+            "source_sha256": "0" * 64,
+            "chain": "DPQE",
+            "data": "random",
+            "chain_bits": [self.bits, self.act_bits],
+            "original_bitops": 1024 * 40_813_184,
+            "original_bits": 32 * 270_896,
+        }
+        graph = Graph("image", self.tensors, tuple(segments), tuple(thresholds), meta)
+        verify(graph)
+        return graph
 
     def block(self, name: str, x: str, stride: int) -> str:
         channels = self.tensors[x].shape[0] * stride
@@ -98,13 +160,14 @@ class _Builder:
         bits: int | None = None,
         signed: bool = False,
         exponent: int = -5,
+        padded: bool = True,
     ) -> str:
         """A convolution whose output's codes have a standard deviation of about a quarter of their range."""
         source, rng = self.tensors[x], self.rng
         weight = _weight(rng, (out, source.shape[0] // groups, kernel, kernel), bits or self.bits)
         even = source.shape[1] % 2 == 0 and source.shape[1] > 1
         pads = (0, 0, 1, 1) if stride == 2 and even else (1, 1, 1, 1)
-        if kernel == 1:
+        if kernel == 1 or not padded:
             pads = (0, 0, 0, 0)
         zeros = np.zeros(out, np.int32)
         bare = Conv(name, x, name, weight, zeros, np.ones(out, np.float32), stride, pads, groups)
@@ -128,14 +191,47 @@ class _Builder:
             Tensor(name, self.tensors[a].shape, self.act_bits, 0, exponent),
         )
 
-    def head(self, name: str, x: str, classes: int) -> tuple[str, float]:
-        """Global average pooling and a linear layer; its logits, and a threshold at the median confidence."""
+    def max_pool(
+        self, name: str, x: str, kernel: tuple[int, int], stride: int, pads: tuple[int, int, int, int]
+    ) -> str:
+        node = MaxPool(name, x, name, kernel, stride, pads)
+        source = self.tensors[x]
+        return self._append(node, replace(source, name=name, shape=node.output_shape(source)))
+
+    def average_pool(
+        self, name: str, x: str, kernel: tuple[int, int], stride: int, pads: tuple[int, int, int, int]
+    ) -> str:
+        """An average pool of twice the resolution, 8 bits."""
+        node = AveragePool(name, x, name, kernel, stride, pads)
+        source = self.tensors[x]
+        zero_point = 128 if source.zero_point else 0
+        output = Tensor(name, node.output_shape(source), 8, zero_point, source.exponent - 1)
+        return self._append(node, output)
+
+    def concat(self, name: str, a: str, b: str) -> str:
+        """Signed if an operand is; on the scale of the first."""
+        node, first, second = Concat(name, (a, b), name), self.tensors[a], self.tensors[b]
+        bits = 8 if first.zero_point or second.zero_point else self.act_bits
+        zero_point = 128 if first.zero_point or second.zero_point else 0
+        output = Tensor(name, node.output_shape(first, second), bits, zero_point, first.exponent)
+        return self._append(node, output)
+
+    def head(self, name: str, x: str, classes: int, flat: bool = False) -> tuple[str, float]:
+        """A linear layer behind global average pooling, or behind Flatten.
+
+        Its logits, and a threshold at the median confidence.
+        """
         source, rng = self.tensors[x], self.rng
         pooled = f"{name}.pool"
-        finer = source.exponent + self.act_bits - 8
-        self._append(GlobalAveragePool(pooled, x, pooled), Tensor(pooled, source.shape[:1], 8, 0, finer))
-        weight = _weight(rng, (classes, source.shape[0]), 8)
-        acc = self.codes[pooled].astype(np.int64) @ weight.integers.T
+        if flat:
+            output = replace(source, name=pooled, shape=(int(np.prod(source.shape)),))
+            self._append(Flatten(pooled, x, pooled), output)
+        else:
+            output = Tensor(pooled, source.shape[:1], 8, 0, source.exponent + self.act_bits - 8)
+            self._append(GlobalAveragePool(pooled, x, pooled), output)
+        finer = output.exponent
+        weight = _weight(rng, (classes, output.shape[0]), 8)
+        acc = (self.codes[pooled].astype(np.int64) - output.zero_point) @ weight.integers.T
         bias = np.rint(-acc.mean(axis=0) + acc.std() * rng.uniform(-1, 1, classes)).astype(np.int32)
         exponent = int(np.rint(np.log2(1.5 / max(acc.std(axis=0).mean(), 1)))) - finer
         node = Linear(name, pooled, name, weight, bias, exponent)

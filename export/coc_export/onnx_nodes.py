@@ -16,7 +16,19 @@ from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
-from coc_runtime.ops import Add, Conv, GlobalAveragePool, Linear, Op, Tensor, Weight
+from coc_runtime.onnxlevels import divides_exactly, window
+from coc_runtime.ops import (
+    Add,
+    AveragePool,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Op,
+    Weight,
+)
 
 MAX_EXPONENT = 100
 """Powers of two up to this, and their products with a scale, are normal float32 numbers."""
@@ -57,6 +69,10 @@ class Constants:
     def reciprocal(self, count: int) -> str:
         """float32(1 / count) as every back end computes it."""
         return self._add(f"r{count}", np.float32(1) / np.array(count, np.float32))
+
+    def ones(self, kernel: tuple[int, int]) -> str:
+        """float32 [1, 1, *kernel]: a filter that sums windows."""
+        return self._add(f"o{kernel[0]}x{kernel[1]}", np.ones((1, 1, *kernel), np.float32))
 
     def table(self, bits: int, encoding: Encoding) -> str:
         """int8 [256, 8 / bits]: the integers that each packed byte holds."""
@@ -106,8 +122,18 @@ class SegmentWriter:
         elif isinstance(node, Add):
             value = self.node("Add", [self._float(name) for name in node.inputs], f"y{key}", node.name)
             self._quantize(value, node.output)
+        elif isinstance(node, Concat):
+            parts = [self._float(name) for name in node.inputs]
+            value = self.node("Concat", parts, f"y{key}", node.name, axis=1)
+            self._quantize(value, node.output)
         elif isinstance(node, GlobalAveragePool):
-            self._pool(node, key)
+            self._global_average(node, key)
+        elif isinstance(node, AveragePool):
+            self._average(node, key)
+        elif isinstance(node, MaxPool):
+            self._window(node, [self.name(node.input)], self.name(node.output))
+        elif isinstance(node, Flatten):
+            self.node("Flatten", [self.name(node.input)], self.name(node.output), node.name)
         else:
             self._linear(node, key)
 
@@ -173,22 +199,38 @@ class SegmentWriter:
         unit = self.node("Mul", [scale, self.constants.power(source.exponent)], f"s{key}b")
         bias = self._parameter(f"b{key}", conv.bias)
         bias = self.node("DequantizeLinear", [bias, unit], f"b{key}f", axis=0)
-        options: dict[str, Any] = {}
-        if conv.stride != 1:
-            options["strides"] = [conv.stride] * 2
-        if any(conv.pads):
-            options["pads"] = list(conv.pads)
-        if conv.groups != 1:
-            options["group"] = conv.groups
-        value = self.node("Conv", [self._float(conv.input), weight, bias], f"y{key}", conv.name, **options)
+        value = self._window(conv, [self._float(conv.input), weight, bias], f"y{key}")
         self._quantize(value, conv.output)
 
-    def _pool(self, pool: GlobalAveragePool, key: str) -> None:
-        """A power-of-two count divides exactly; others multiply as the definition says."""
-        x: Tensor = self.graph.tensors[pool.input]
+    def _window(self, node: Conv | MaxPool | AveragePool, inputs: list[str], output: str) -> str:
+        op, found = window(node)
+        single = ("group", "count_include_pad")
+        attributes = {name: value[0] if name in single else value for name, value in found.items()}
+        return self.node(op, inputs, output, node.name, **attributes)
+
+    def _average(self, pool: AveragePool, key: str) -> None:
+        """A power-of-two count divides exactly; others multiply sums as the definition says.
+
+        A convolution of ones sums, over the images of one channel each. A Mul that followed it directly
+        would be fused into its weights; the Reshape between them prevents that.
+        """
+        count, value = pool.kernel[0] * pool.kernel[1], self._float(pool.input)
+        if divides_exactly(count):
+            self._quantize(self._window(pool, [value], f"y{key}"), pool.output)
+            return
+        x, y = (self.graph.tensors[name].shape for name in (pool.input, pool.output))
+        flat = self.node("Reshape", [value, self.constants.sizes([-1, 1, *x[1:]])], f"p{key}f")
+        total = self._window(pool, [flat, self.constants.ones(pool.kernel)], f"p{key}s")
+        total = self.node("Reshape", [total, self.constants.sizes([-1, *y])], f"p{key}")
+        value = self.node("Mul", [total, self.constants.reciprocal(count)], f"y{key}")
+        self._quantize(value, pool.output)
+
+    def _global_average(self, pool: GlobalAveragePool, key: str) -> None:
+        """A power-of-two count divides exactly; others multiply sums as the definition says."""
+        x = self.graph.tensors[pool.input]
         count = x.shape[1] * x.shape[2]
         value = self._float(pool.input)
-        if count & (count - 1) == 0:
+        if divides_exactly(count):
             value = self.node("GlobalAveragePool", [value], f"y{key}", pool.name)
             self._quantize(value, pool.output, flatten=True)
             return

@@ -15,7 +15,19 @@ from . import arithmetic, coclayout, files
 from .coclayout import ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, VERSION, Header, Kind, Row
 from .errors import CocError
 from .graph import MAX_SCALE_EXPONENT, Graph, Segment, verify
-from .ops import Add, Conv, GlobalAveragePool, Linear, Op, Tensor, Weight
+from .ops import (
+    Add,
+    AveragePool,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Op,
+    Tensor,
+    Weight,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,11 +191,16 @@ class _Reader:
         name, output = names
         source, second = tensors[row.input], tensors[row.second]
         node: Op
-        if row.kind == Kind.ADD:
-            node = Add(name, (source.name, second.name), output)
+        if row.kind in (Kind.ADD, Kind.CONCAT):
+            node = (Add if row.kind == Kind.ADD else Concat)(name, (source.name, second.name), output)
             shape = node.output_shape(source, second)
-        elif row.kind == Kind.AVERAGE_POOL:
-            node = GlobalAveragePool(name, source.name, output)
+        elif row.kind in (Kind.GLOBAL_AVERAGE_POOL, Kind.FLATTEN):
+            node = (Flatten if row.kind == Kind.FLATTEN else GlobalAveragePool)(name, source.name, output)
+            shape = node.output_shape(source)
+        elif row.kind in (Kind.MAX_POOL, Kind.AVERAGE_POOL):
+            pool = MaxPool if row.kind == Kind.MAX_POOL else AveragePool
+            kernel = (row.kernel_height, row.kernel_width)
+            node = pool(name, source.name, output, kernel, row.stride, row.pads)
             shape = node.output_shape(source)
         elif row.kind == Kind.LINEAR:
             if len(source.shape) != 1:
@@ -204,9 +221,8 @@ class _Reader:
             raise CocError(f"{row.groups} groups do not divide {source.shape} and {row.channels} channels")
         per_group = source.shape[0] // row.groups
         weight = self._weight(row, (row.channels, per_group, row.kernel_height, row.kernel_width))
-        pads = (row.top, row.left, row.bottom, row.right)
         bias, scale = biases.take(row).astype(np.int32), _scale(scales.take(row))
-        return Conv(names[0], source.name, names[1], weight, bias, scale, row.stride, pads, row.groups)
+        return Conv(names[0], source.name, names[1], weight, bias, scale, row.stride, row.pads, row.groups)
 
     def _weight(self, row: Row, shape: tuple[int, ...]) -> Weight:
         count = 1

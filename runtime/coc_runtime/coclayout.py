@@ -46,8 +46,12 @@ class Kind(enum.IntEnum):
 
     CONV = 1
     ADD = 2
-    AVERAGE_POOL = 3
+    GLOBAL_AVERAGE_POOL = 3
     LINEAR = 4
+    MAX_POOL = 5
+    AVERAGE_POOL = 6
+    CONCAT = 7
+    FLATTEN = 8
 
 
 class Header(NamedTuple):
@@ -94,18 +98,30 @@ class Row(NamedTuple):
     def has_weights(self) -> bool:
         return self.kind in (Kind.CONV, Kind.LINEAR)
 
+    @property
+    def has_window(self) -> bool:
+        return self.kind in (Kind.CONV, Kind.MAX_POOL, Kind.AVERAGE_POOL)
+
+    @property
+    def pads(self) -> tuple[int, int, int, int]:
+        return self.top, self.left, self.bottom, self.right
+
 
 HEADER = struct.Struct("<8sIIIHHIHHb3sI8s")
 ROW = struct.Struct("<4B2H6BHI2BbB")
 
 _TYPE = {"kind", "input", "bits", "zero_point", "exponent"}
 _WEIGHTS = {"weight_bits", "encoding", "channels"}
-_WINDOW = {"stride", "kernel_height", "kernel_width", "top", "left", "bottom", "right", "groups"}
+_WINDOW = {"stride", "kernel_height", "kernel_width", "top", "left", "bottom", "right"}
 USED = {
-    Kind.CONV: _TYPE | _WEIGHTS | _WINDOW,
+    Kind.CONV: _TYPE | _WEIGHTS | _WINDOW | {"groups"},
     Kind.ADD: _TYPE | {"second"},
-    Kind.AVERAGE_POOL: _TYPE,
+    Kind.GLOBAL_AVERAGE_POOL: _TYPE,
     Kind.LINEAR: _TYPE | _WEIGHTS,
+    Kind.MAX_POOL: _TYPE | _WINDOW,
+    Kind.AVERAGE_POOL: _TYPE | _WINDOW,
+    Kind.CONCAT: _TYPE | {"second"},
+    Kind.FLATTEN: _TYPE,
 }
 """The fields of a Row that a kind uses."""
 
@@ -128,9 +144,11 @@ def check_row(row: Row) -> None:
         raise CocError(f"weight encoding {row.encoding} is not known")
     if row.has_weights and not 1 <= row.channels <= MAX_CHANNELS:
         raise CocError(f"{row.channels} output channels, not 1 to {MAX_CHANNELS}")
-    if row.kind == Kind.CONV:
-        if 0 in (row.stride, row.groups, row.kernel_height, row.kernel_width):
-            raise CocError("stride, groups or kernel size is 0")
+    if row.kind == Kind.CONV and row.groups == 0:
+        raise CocError("groups are 0")
+    if row.has_window:
+        if 0 in (row.stride, row.kernel_height, row.kernel_width):
+            raise CocError("stride or kernel size is 0")
         height, width = row.kernel_height, row.kernel_width
         if max(row.top, row.bottom) >= height or max(row.left, row.right) >= width:
             raise CocError(f"padding must be smaller than the {height}x{width} kernel")

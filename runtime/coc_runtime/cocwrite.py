@@ -9,7 +9,18 @@ from . import arithmetic, cocfile, coclayout
 from .coclayout import ALIGNMENT, ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, VERSION, Kind, Row
 from .errors import CocError
 from .graph import Graph, verify
-from .ops import Add, Conv, GlobalAveragePool, Linear, Op, Tensor
+from .ops import (
+    Add,
+    AveragePool,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Op,
+    Tensor,
+)
 
 CHECKSUM_AT = 12
 
@@ -81,16 +92,18 @@ def _row(node: Op, output: Tensor, index: dict[str, int]) -> Row:
         zero_point=output.zero_point,
         exponent=output.exponent,
     )
-    if isinstance(node, Add):
+    if isinstance(node, Add | Concat):
         row = row._replace(second=index[node.inputs[1]])
     if isinstance(node, Conv | Linear):
         weight = node.weight
         encoding = ENCODINGS.index(weight.encoding)
         row = row._replace(weight_bits=weight.bits, encoding=encoding, channels=len(weight.codes))
     if isinstance(node, Conv):
-        height, width = node.weight.codes.shape[2:]
+        row = row._replace(groups=node.groups)
+    if isinstance(node, Conv | MaxPool | AveragePool):
+        height, width = node.weight.codes.shape[2:] if isinstance(node, Conv) else node.kernel
         top, left, bottom, right = node.pads
-        row = row._replace(kernel_height=height, kernel_width=width, stride=node.stride, groups=node.groups)
+        row = row._replace(kernel_height=height, kernel_width=width, stride=node.stride)
         row = row._replace(top=top, left=left, bottom=bottom, right=right)
     return row
 
@@ -98,8 +111,12 @@ def _row(node: Op, output: Tensor, index: dict[str, int]) -> Row:
 _KINDS: dict[type, Kind] = {
     Conv: Kind.CONV,
     Add: Kind.ADD,
-    GlobalAveragePool: Kind.AVERAGE_POOL,
+    GlobalAveragePool: Kind.GLOBAL_AVERAGE_POOL,
     Linear: Kind.LINEAR,
+    MaxPool: Kind.MAX_POOL,
+    AveragePool: Kind.AVERAGE_POOL,
+    Concat: Kind.CONCAT,
+    Flatten: Kind.FLATTEN,
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .cost import LayerCost, bitops
 from .errors import CocError
-from .ops import Conv, Linear, Op, Tensor
+from .ops import Conv, Flatten, Linear, MaxPool, Op, Tensor
 
 LOGIT_BITS = 32
 MAX_CLASSES = 65536
@@ -153,7 +153,13 @@ def _verify_node(graph: Graph, node: Op, readable: set[str]) -> None:
             raise CocError(f"{node.name}: output must have {LOGIT_BITS} bits and exponent {expected}")
     elif output.bits == LOGIT_BITS:
         raise CocError(f"{node.name}: only linear layers give {LOGIT_BITS}-bit outputs")
+    if isinstance(node, MaxPool | Flatten) and _type(output) != _type(inputs[0]):
+        raise CocError(f"{node.name}: output {output.name} must have the input's bits, zero point, exponent")
     node.check(*inputs)
+
+
+def _type(tensor: Tensor) -> tuple[int, int, int]:
+    return tensor.bits, tensor.zero_point, tensor.exponent
 
 
 def _verify_parameters(node: Conv | Linear) -> None:

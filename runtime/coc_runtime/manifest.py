@@ -15,7 +15,20 @@ from .arithmetic import Encoding, unpack
 from .cost import bitops
 from .errors import CocError
 from .graph import Graph, Segment, verify
-from .ops import Add, Conv, GlobalAveragePool, Linear, Op, Tensor, Weight
+from .ops import (
+    OPS,
+    Add,
+    AveragePool,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Op,
+    Tensor,
+    Weight,
+)
 
 FORMAT = 1
 """Version of this structure. A reader refuses what is newer than itself."""
@@ -63,6 +76,8 @@ def _dump_node(node: Op, index: Mapping[str, int]) -> dict[str, Any]:
         row["encoding"] = node.weight.encoding.value
     if isinstance(node, Conv):
         row |= {"stride": node.stride, "pads": node.pads, "groups": node.groups}
+    if isinstance(node, MaxPool | AveragePool):
+        row |= {"kernel": node.kernel, "stride": node.stride, "pads": node.pads}
     if isinstance(node, Linear):
         row["exponent"] = node.exponent
     return row
@@ -120,28 +135,41 @@ class _Node:
 
     def build(self) -> Op:
         op = _get(self.row, "op", str)
-        arity = {"Conv": 1, "Add": 2, "GlobalAveragePool": 1, "Linear": 1}.get(op)
+        kind = {kind.__name__: kind for kind in OPS}.get(op)
         inputs = [_pick(self.tensors, i).name for i in _get(self.row, "in", list)]
         output = _pick(self.tensors, _get(self.row, "out", int)).name
-        if arity is None or len(inputs) != arity:
+        if kind is None or len(inputs) != (2 if kind in (Add, Concat) else 1):
             raise CocError(f"{self.name}: operator {op[:40]!r} with {len(inputs)} inputs is not known")
-        if op == "Add":
-            return Add(self.name, (inputs[0], inputs[1]), output)
-        if op == "GlobalAveragePool":
-            return GlobalAveragePool(self.name, inputs[0], output)
-        return self._conv(inputs[0], output) if op == "Conv" else self._linear(inputs[0], output)
+        if kind is Add or kind is Concat:
+            return kind(self.name, (inputs[0], inputs[1]), output)
+        if kind is GlobalAveragePool or kind is Flatten:
+            return kind(self.name, inputs[0], output)
+        if kind is MaxPool or kind is AveragePool:
+            kernel_h, kernel_w = _integers(_get(self.row, "kernel", list), 2)
+            kernel = (kernel_h, kernel_w)
+            return kind(self.name, inputs[0], output, kernel, self._stride(), self._pads(kernel))
+        return self._conv(inputs[0], output) if kind is Conv else self._linear(inputs[0], output)
+
+    def _stride(self) -> int:
+        stride: int = _get(self.row, "stride", int)
+        if not 1 <= stride < 1 << 16:
+            raise CocError(f"{self.name}: stride {stride} out of range")
+        return stride
+
+    def _pads(self, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
+        top, left, bottom, right = _integers(_get(self.row, "pads", list), 4)
+        height, width = kernel
+        if min(top, left, bottom, right) < 0 or max(top, bottom) >= height or max(left, right) >= width:
+            raise CocError(f"{self.name}: padding must be smaller than the {height}x{width} kernel")
+        return top, left, bottom, right
 
     def _conv(self, source: str, output: str) -> Conv:
         weight = self._weight(4)
-        top, left, bottom, right = _integers(_get(self.row, "pads", list), 4)
         kernel_h, kernel_w = weight.codes.shape[2:]
-        if min(top, left, bottom, right) < 0 or max(top, bottom) >= kernel_h or max(left, right) >= kernel_w:
-            raise CocError(f"{self.name}: padding must be smaller than the {kernel_h}x{kernel_w} kernel")
-        stride, groups = _get(self.row, "stride", int), _get(self.row, "groups", int)
-        if not (1 <= stride < 1 << 16 and 1 <= groups < 1 << 16):
-            raise CocError(f"{self.name}: stride {stride} or groups {groups} out of range")
+        pads, stride, groups = self._pads((kernel_h, kernel_w)), self._stride(), _get(self.row, "groups", int)
+        if not 1 <= groups < 1 << 16:
+            raise CocError(f"{self.name}: {groups} groups are out of range")
         scale = self.parameters(f"s{self.key}", "float32", weight.codes.shape[:1])
-        pads = (top, left, bottom, right)
         return Conv(self.name, source, output, weight, self._bias(weight), scale, stride, pads, groups)
 
     def _linear(self, source: str, output: str) -> Linear:

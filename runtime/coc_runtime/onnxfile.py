@@ -15,7 +15,7 @@ import numpy as np
 from . import files, manifest, protobuf
 from .errors import CocError
 from .graph import Graph
-from .onnxlevels import Initializer, Level, check_convolutions, read_levels
+from .onnxlevels import Initializer, Level, check_windows, read_levels
 from .protobuf import Message, encode
 
 PRODUCER = "coc-deploy"
@@ -165,7 +165,7 @@ def _build(data: bytes, graph_bytes: memoryview, description: dict[str, object])
         thresholds = tuple(parameter("thresholds", "float32", (count - 1,)).tolist())
     graph = manifest.load(description, thresholds, parameter)
     for level, segment in zip(levels, graph.segments, strict=True):
-        check_convolutions(level, segment)
+        check_windows(level, segment)
     return OnnxFile(graph, data, levels)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from .errors import CocError
 from .graph import Segment
-from .ops import Conv
+from .ops import AveragePool, Conv, MaxPool
 from .protobuf import Message
 
 SEGMENT_OPS = frozenset(
-    ["Add", "Cast", "Clip", "Conv", "DequantizeLinear", "Flatten", "Gather", "Gemm", "GlobalAveragePool"]
-    + ["Mul", "QuantizeLinear", "ReduceSum", "Reshape", "Slice"]
+    ["Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "DequantizeLinear", "Flatten", "Gather", "Gemm"]
+    + ["GlobalAveragePool", "MaxPool", "Mul", "QuantizeLinear", "ReduceSum", "Reshape", "Slice"]
 )
 """Operators that compute a segment."""
 GATE_OPS = frozenset(
@@ -27,6 +27,8 @@ GATE_OPS = frozenset(
 
 DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64"}
 MAX_TABLE_ROW = 8
+MAX_PARTS = 4096
+"""Tensors that one may be joined from."""
 
 GRAPH = {1: bytes, 2: bytes, 5: bytes, 11: bytes, 12: bytes}
 NODE = {1: bytes, 2: bytes, 3: bytes, 4: bytes, 5: bytes}
@@ -63,19 +65,19 @@ class _Node:
     data: memoryview
     op: str
     inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     attributes: dict[str, Message]
 
-    def ints(self, name: str, default: list[int]) -> list[int]:
-        """Values of an attribute of integers, of one or several."""
-        if name not in self.attributes:
-            return default
-        return self.attributes[name].numbers(3) + self.attributes[name].numbers(8)
+    def integers(self) -> dict[str, list[int]]:
+        """Values of the attributes, of one or several integers each; none for those of other types."""
+        return {name: value.numbers(3) + value.numbers(8) for name, value in self.attributes.items()}
 
 
 def read_levels(graph: memoryview, count: int) -> tuple[Level, ...]:
     """The `count` levels of a serialized GraphProto, outermost first."""
     levels: list[Level] = []
     known: dict[str, Initializer] = {}
+    parts: dict[str, int] = {}
     rest: memoryview | None = graph
     for index in range(count):
         assert rest is not None
@@ -87,21 +89,49 @@ def read_levels(graph: memoryview, count: int) -> tuple[Level, ...]:
         compute = [node for node in nodes if node.op in SEGMENT_OPS and node.inputs != ("xf",)]
         for node in compute:
             _check_growth(node, known)
+            _count_parts(node, parts)
         reads = frozenset(name for node in compute for name in node.inputs)
         levels.append(Level(tuple(node.data for node in compute), reads, initializers))
     return tuple(levels)
 
 
-def check_convolutions(level: Level, segment: Segment) -> None:
-    """Raise CocError unless the level's Conv nodes have the manifest's strides, padding and groups."""
-    nodes = [node for node in map(_node, level.segment_nodes) if node.op == "Conv"]
-    convs = [node for node in segment.nodes if isinstance(node, Conv)]
-    if len(nodes) != len(convs):
-        raise CocError(f"the ONNX graph has {len(nodes)} convolutions in a segment of {len(convs)}")
-    for node, conv in zip(nodes, convs, strict=True):
-        found = node.ints("strides", [1, 1]), node.ints("pads", [0] * 4), node.ints("group", [1])
-        if found != ([conv.stride] * 2, list(conv.pads), [conv.groups]) or len(node.attributes) > 3:
-            raise CocError(f"{conv.name}: strides, padding and groups in the ONNX graph are {found}")
+def window(node: Conv | MaxPool | AveragePool) -> tuple[str, dict[str, list[int]]]:
+    """The ONNX operator that moves a window for a node, and its attributes but those of default value."""
+    op, attributes = type(node).__name__, {}
+    if isinstance(node, AveragePool) and not divides_exactly(node.kernel[0] * node.kernel[1]):
+        op = "Conv"  # sums the window
+    if isinstance(node, MaxPool | AveragePool) and op != "Conv":
+        attributes["kernel_shape"] = list(node.kernel)
+    if node.stride != 1:
+        attributes["strides"] = [node.stride] * 2
+    if any(node.pads):
+        attributes["pads"] = list(node.pads)
+        if op == "AveragePool":
+            attributes["count_include_pad"] = [1]
+    if isinstance(node, Conv) and node.groups != 1:
+        attributes["group"] = [node.groups]
+    return op, attributes
+
+
+def divides_exactly(count: int) -> bool:
+    """Whether a float mean of integers below 2**24 is exact: `count` is a power of two."""
+    return count & (count - 1) == 0
+
+
+def check_windows(level: Level, segment: Segment) -> None:
+    """Raise CocError unless the level's convolutions and pools are the manifest's, with their attributes."""
+    nodes = [
+        node for node in map(_node, level.segment_nodes) if node.op in ("Conv", "MaxPool", "AveragePool")
+    ]
+    stated = [node for node in segment.nodes if isinstance(node, Conv | MaxPool | AveragePool)]
+    if len(nodes) != len(stated):
+        raise CocError(
+            f"the ONNX graph has {len(nodes)} convolutions and pools in a segment of {len(stated)}"
+        )
+    for node, expected in zip(nodes, stated, strict=True):
+        if (node.op, node.integers()) != window(expected):
+            found = f"{node.op} in the ONNX graph, with {str(node.integers())[:100]}"
+            raise CocError(f"{expected.name}: is {found}")
 
 
 def _initializers(parts: Iterable[memoryview], known: dict[str, Initializer]) -> dict[str, Initializer]:
@@ -127,7 +157,6 @@ def _node(part: memoryview) -> _Node:
     message = Message(part, NODE)
     op = message.text(4)
     message.text(3)
-    message.texts(2)
     if op not in SEGMENT_OPS and op not in GATE_OPS:
         raise CocError(f"operator {op[:40]!r} is not one that coc-deploy writes")
     attributes: dict[str, Message] = {}
@@ -136,7 +165,7 @@ def _node(part: memoryview) -> _Node:
         attributes[attribute.text(1)] = attribute
     if op != "If" and any(attribute.parts(6) for attribute in attributes.values()):
         raise CocError(f"operator {op} holds a graph")
-    return _Node(part, op, tuple(message.texts(1)), attributes)
+    return _Node(part, op, tuple(message.texts(1)), tuple(message.texts(2)), attributes)
 
 
 def _deeper(nodes: list[_Node], last: bool) -> memoryview | None:
@@ -162,3 +191,18 @@ def _check_growth(node: _Node, known: dict[str, Initializer]) -> None:
         factor = known.get(node.inputs[-1]) if node.inputs else None
         if factor is None or factor.shape:
             raise CocError("a Mul does not read a scalar")
+
+
+def _count_parts(node: _Node, parts: dict[str, int]) -> None:
+    """Bound what a chain of Concat can grow to: `parts` counts the tensors that each output joins.
+
+    A convolution starts anew, its weights state how many channels it reads.
+    """
+    counts = [parts.setdefault(name, 1) for name in node.inputs if name]
+    total = sum(counts) if node.op == "Concat" else max(counts, default=1)
+    if total > MAX_PARTS:
+        raise CocError(f"more than {MAX_PARTS} tensors are joined to one")
+    for name in node.outputs:
+        if name in parts:
+            raise CocError(f"value {name[:40]!r} is read before it is written, or written twice")
+        parts[name] = 1 if node.op == "Conv" else total

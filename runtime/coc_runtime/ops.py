@@ -30,6 +30,10 @@ class Tensor:
         return np.ldexp((codes.astype(np.int32) - self.zero_point).astype(np.float32), self.exponent)
 
 
+MAX_WINDOW = 255
+"""Height and width of a pool's window; larger ones are global."""
+
+
 @dataclass(frozen=True, eq=False)
 class Weight:
     """Weight codes, uint8, each below 2**bits: [O, I / groups, KH, KW] or [O, I]."""
@@ -82,12 +86,7 @@ class Conv:
         out, per_group, kernel_h, kernel_w = self.weight.codes.shape
         if len(x.shape) != 3 or x.shape[0] != per_group * self.groups or out % self.groups:
             raise CocError(f"{self.name}: weights {self.weight.codes.shape} do not fit input {x.shape}")
-        top, left, bottom, right = self.pads
-        height = (x.shape[1] + top + bottom - kernel_h) // self.stride + 1
-        width = (x.shape[2] + left + right - kernel_w) // self.stride + 1
-        if min(height, width) < 1:
-            raise CocError(f"{self.name}: kernel {kernel_h}x{kernel_w} is larger than input {x.shape}")
-        return (out, height, width)
+        return (out, *_positions(self.name, x, (kernel_h, kernel_w), self.stride, self.pads))
 
     def cost(self, x: Tensor) -> LayerCost:
         shape = self.output_shape(x)
@@ -115,16 +114,34 @@ def convolve(codes: np.ndarray, conv: Conv, zero_point: int) -> np.ndarray:
 
     The matrix product runs in float32: `Conv.check` bounds its sums, so every order is exact.
     """
-    top, left, bottom, right = conv.pads
     values = codes.astype(np.float32) - np.float32(zero_point)
-    values = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    out, per_group, kernel_h, kernel_w = conv.weight.codes.shape
-    windows = np.lib.stride_tricks.sliding_window_view(values, (kernel_h, kernel_w), axis=(2, 3))
-    windows = windows[:, :, :: conv.stride, :: conv.stride]
+    out, _, *kernel = conv.weight.codes.shape
+    windows = _windows(values, (kernel[0], kernel[1]), conv.stride, conv.pads)
     batch, _, height, width = windows.shape[:4]
     columns = windows.transpose(0, 1, 4, 5, 2, 3).reshape(batch, conv.groups, -1, height * width)
     matrix = conv.weight.integers.astype(np.float32).reshape(conv.groups, out // conv.groups, -1)
     return np.matmul(matrix, columns).reshape(batch, out, height, width).astype(np.int32)
+
+
+def _positions(
+    name: str, x: Tensor, kernel: tuple[int, int], stride: int, pads: tuple[int, int, int, int]
+) -> tuple[int, int]:
+    """How many windows fit the padded input, (down, across)."""
+    top, left, bottom, right = pads
+    height = (x.shape[1] + top + bottom - kernel[0]) // stride + 1
+    width = (x.shape[2] + left + right - kernel[1]) // stride + 1
+    if min(height, width) < 1:
+        raise CocError(f"{name}: kernel {kernel[0]}x{kernel[1]} is larger than input {x.shape}")
+    return height, width
+
+
+def _windows(
+    values: np.ndarray, kernel: tuple[int, int], stride: int, pads: tuple[int, int, int, int]
+) -> np.ndarray:
+    """Windows [N, C, OH, OW, KH, KW] of values [N, C, H, W], padded with 0."""
+    top, left, bottom, right = pads
+    values = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    return np.lib.stride_tricks.sliding_window_view(values, kernel, axis=(2, 3))[:, :, ::stride, ::stride]
 
 
 @dataclass(frozen=True)
@@ -187,6 +204,152 @@ class GlobalAveragePool:
         return arithmetic.requantize(acc, multiplier, output.zero_point, output.bits)
 
 
+@dataclass(frozen=True)
+class MaxPool:
+    """Largest code of every window; the codes keep their type.
+
+    Padding never wins: it is the smallest code, 0, and every window holds a pixel, since pads are smaller
+    than the kernel.
+    """
+
+    name: str
+    input: str
+    output: str
+    kernel: tuple[int, int]
+    """height, width"""
+    stride: int = 1
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """top, left, bottom, right"""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+    def output_shape(self, x: Tensor) -> tuple[int, ...]:
+        return _pooled_shape(self, x)
+
+    def cost(self, x: Tensor) -> None:
+        return None
+
+    def check(self, x: Tensor) -> None:
+        pass
+
+    def reference(self, x: Tensor, codes: np.ndarray, output: Tensor) -> np.ndarray:
+        result: np.ndarray = _windows(codes, self.kernel, self.stride, self.pads).max(axis=(4, 5))
+        return result
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """Mean of every window, of which padding is part as the value 0: divides by the kernel's size.
+
+    Computes as GlobalAveragePool does: integer sum, times float32(1 / count) and the scales' ratio.
+    torch.nn.AvgPool2d does the same by default (count_include_pad).
+    """
+
+    name: str
+    input: str
+    output: str
+    kernel: tuple[int, int]
+    """height, width"""
+    stride: int = 1
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """top, left, bottom, right"""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+    def output_shape(self, x: Tensor) -> tuple[int, ...]:
+        return _pooled_shape(self, x)
+
+    def cost(self, x: Tensor) -> None:
+        return None
+
+    def check(self, x: Tensor) -> None:
+        assert MAX_WINDOW**2 << x.bits < EXACT_LIMIT  # every sum of a legal window
+
+    def reference(self, x: Tensor, codes: np.ndarray, output: Tensor) -> np.ndarray:
+        values = codes.astype(np.int32) - x.zero_point
+        acc = _windows(values, self.kernel, self.stride, self.pads).sum(axis=(4, 5), dtype=np.int32)
+        count = self.kernel[0] * self.kernel[1]
+        multiplier = np.ldexp(np.float32(1) / np.float32(count), x.exponent - output.exponent)
+        return arithmetic.requantize(acc, multiplier, output.zero_point, output.bits)
+
+
+def _pooled_shape(pool: MaxPool | AveragePool, x: Tensor) -> tuple[int, ...]:
+    if len(x.shape) != 3:
+        raise CocError(f"{pool.name}: input {x.shape} is not channels, height, width")
+    height, width = pool.kernel
+    if not (1 <= min(pool.kernel) <= max(pool.kernel) <= MAX_WINDOW and pool.stride >= 1):
+        raise CocError(f"{pool.name}: window {height}x{width}, stride {pool.stride} out of range")
+    top, left, bottom, right = pool.pads
+    if min(pool.pads) < 0 or max(top, bottom) >= height or max(left, right) >= width:
+        raise CocError(f"{pool.name}: padding must be smaller than the {height}x{width} kernel")
+    return (x.shape[0], *_positions(pool.name, x, pool.kernel, pool.stride, pool.pads))
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Channels of both inputs, each requantized to the output's scale; ties to even."""
+
+    name: str
+    inputs: tuple[str, str]
+    output: str
+
+    def output_shape(self, a: Tensor, b: Tensor) -> tuple[int, ...]:
+        if len(a.shape) != 3 or a.shape[1:] != b.shape[1:]:
+            raise CocError(f"{self.name}: images of shape {a.shape} and {b.shape} do not join")
+        return (a.shape[0] + b.shape[0], *a.shape[1:])
+
+    def cost(self, a: Tensor, b: Tensor) -> None:
+        return None
+
+    def check(self, a: Tensor, b: Tensor) -> None:
+        pass
+
+    def reference(
+        self, a: Tensor, a_codes: np.ndarray, b: Tensor, b_codes: np.ndarray, output: Tensor
+    ) -> np.ndarray:
+        parts = [
+            arithmetic.requantize(
+                codes.astype(np.int32) - x.zero_point,
+                2.0 ** (x.exponent - output.exponent),
+                output.zero_point,
+                output.bits,
+            )
+            for x, codes in ((a, a_codes), (b, b_codes))
+        ]
+        return np.concatenate(parts, axis=1)
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """(C, H, W) as (C * H * W,); the codes and their type stay."""
+
+    name: str
+    input: str
+    output: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+    def output_shape(self, x: Tensor) -> tuple[int, ...]:
+        if len(x.shape) != 3:
+            raise CocError(f"{self.name}: input {x.shape} is not channels, height, width")
+        return (x.shape[0] * x.shape[1] * x.shape[2],)
+
+    def cost(self, x: Tensor) -> None:
+        return None
+
+    def check(self, x: Tensor) -> None:
+        pass
+
+    def reference(self, x: Tensor, codes: np.ndarray, output: Tensor) -> np.ndarray:
+        return codes.reshape(len(codes), *output.shape)
+
+
 @dataclass(frozen=True, eq=False)
 class Linear:
     """Linear layer whose integer sums are the logits: value = (acc + bias) * 2**(input exp + exponent)."""
@@ -224,5 +387,5 @@ class Linear:
         return (values @ self.weight.integers.T + self.bias).astype(np.int32)
 
 
-Op = Conv | Add | GlobalAveragePool | Linear
-OPS: tuple[type, ...] = (Conv, Add, GlobalAveragePool, Linear)
+Op = Conv | Add | GlobalAveragePool | Linear | MaxPool | AveragePool | Concat | Flatten
+OPS: tuple[type, ...] = (Conv, Add, GlobalAveragePool, Linear, MaxPool, AveragePool, Concat, Flatten)

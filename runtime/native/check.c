@@ -8,8 +8,7 @@
 
 coc_status coc_check_reads(const coc_model *model, const coc_segment *segment, uint32_t index) {
     const coc_node *node = &model->nodes[index];
-    const uint32_t count = node->kind == COC_ADD ? 2 : 1;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < coc_input_count(node); i++) {
         uint32_t tensor = node->inputs[i];
         int local = tensor > segment->first && tensor <= index;
         if (tensor != segment->input && !local)
@@ -18,6 +17,17 @@ coc_status coc_check_reads(const coc_model *model, const coc_segment *segment, u
             return COC_ERROR_MALFORMED;
     }
     return COC_OK;
+}
+
+static void set_shape(coc_tensor *tensor, uint32_t rank, uint32_t channels, uint32_t height, uint32_t width) {
+    tensor->rank = rank;
+    tensor->channels = channels;
+    tensor->height = height;
+    tensor->width = width;
+}
+
+static int same_type(const coc_tensor *a, const coc_tensor *b) {
+    return a->bits == b->bits && a->zero == b->zero && a->exponent == b->exponent;
 }
 
 static coc_status conv_shape(coc_node *node, const coc_tensor *x, uint32_t pad_bottom, uint32_t pad_right,
@@ -38,7 +48,7 @@ static coc_status conv_shape(coc_node *node, const coc_tensor *x, uint32_t pad_b
     const uint64_t weights = taps * conv->out_channels * (x->channels / conv->groups);
     if (weights > COC_MAX_ELEMENTS)
         return COC_ERROR_LIMIT;
-    *y = (coc_tensor){.rank = 3, .channels = conv->out_channels, .height = conv->out_height, .width = conv->out_width};
+    set_shape(y, 3, conv->out_channels, conv->out_height, conv->out_width);
     node->macs = weights * conv->out_height * conv->out_width;
     node->bitops = conv->weight_bits * x->bits;
     return COC_OK;
@@ -52,7 +62,7 @@ static coc_status linear_shape(coc_node *node, const coc_tensor *x, coc_tensor *
     node->macs = (uint64_t)linear->classes * linear->features;
     if (node->macs > COC_MAX_ELEMENTS)
         return COC_ERROR_LIMIT;
-    *y = (coc_tensor){.rank = 1, .channels = linear->classes, .height = 1, .width = 1};
+    set_shape(y, 1, linear->classes, 1, 1);
     node->bitops = linear->weight_bits * x->bits;
     return COC_OK;
 }
@@ -63,14 +73,48 @@ static coc_status add_shape(const coc_model *model, const coc_node *node, coc_te
         return COC_ERROR_MALFORMED;
     if (abs(a->exponent - b->exponent) > 7)
         return COC_ERROR_MALFORMED;
-    *y = (coc_tensor){.rank = a->rank, .channels = a->channels, .height = a->height, .width = a->width};
+    set_shape(y, a->rank, a->channels, a->height, a->width);
     return COC_OK;
 }
 
-static coc_status pool_shape(const coc_tensor *x, coc_tensor *y) {
+static coc_status concat_shape(const coc_model *model, const coc_node *node, coc_tensor *y) {
+    const coc_tensor *a = &model->tensors[node->inputs[0]], *b = &model->tensors[node->inputs[1]];
+    if (a->rank != 3 || b->rank != 3 || a->height != b->height || a->width != b->width)
+        return COC_ERROR_MALFORMED;
+    set_shape(y, 3, a->channels + b->channels, a->height, a->width);
+    return COC_OK;
+}
+
+static coc_status global_shape(const coc_tensor *x, coc_tensor *y) {
     if (x->rank != 3 || ((uint64_t)coc_pixels(x) << x->bits) > COC_MAX_SUM)
         return COC_ERROR_MALFORMED;
-    *y = (coc_tensor){.rank = 1, .channels = x->channels, .height = 1, .width = 1};
+    set_shape(y, 1, x->channels, 1, 1);
+    return COC_OK;
+}
+
+/* Pads are below the kernel's size, so every window holds a pixel; its sum is below 255 * 255 * 2^8 < 2^24. */
+static coc_status window_shape(coc_node *node, const coc_tensor *x, uint32_t pad_bottom, uint32_t pad_right,
+                               coc_tensor *y) {
+    coc_window *window = &node->op.window;
+    if (x->rank != 3 || (node->kind == COC_MAX_POOL && !same_type(x, y)))
+        return COC_ERROR_MALFORMED;
+    const uint32_t height = x->height + window->pad_top + pad_bottom;
+    const uint32_t width = x->width + window->pad_left + pad_right;
+    if (height < window->kernel_height || width < window->kernel_width)
+        return COC_ERROR_MALFORMED;
+    window->channels = x->channels;
+    window->in_height = x->height;
+    window->in_width = x->width;
+    window->out_height = (height - window->kernel_height) / window->stride + 1;
+    window->out_width = (width - window->kernel_width) / window->stride + 1;
+    set_shape(y, 3, x->channels, window->out_height, window->out_width);
+    return COC_OK;
+}
+
+static coc_status flatten_shape(const coc_tensor *x, coc_tensor *y) {
+    if (x->rank != 3 || !same_type(x, y))
+        return COC_ERROR_MALFORMED;
+    set_shape(y, 1, (uint32_t)coc_elements(x), 1, 1);
     return COC_OK;
 }
 
@@ -85,18 +129,28 @@ coc_status coc_check_shape(const coc_model *model, coc_node *node, uint32_t pad_
     case COC_ADD:
         status = add_shape(model, node, output);
         break;
-    case COC_POOL:
-        status = pool_shape(x, output);
+    case COC_GLOBAL_AVERAGE_POOL:
+        status = global_shape(x, output);
         break;
     case COC_LINEAR:
         status = linear_shape(node, x, output);
+        break;
+    case COC_MAX_POOL:
+    case COC_AVERAGE_POOL:
+        status = window_shape(node, x, pad_bottom, pad_right, output);
+        break;
+    case COC_CONCAT:
+        status = concat_shape(model, node, output);
+        break;
+    case COC_FLATTEN:
+        status = flatten_shape(x, output);
         break;
     }
     if (status != COC_OK)
         return status;
     if (output->height > MAX_SIDE || output->width > MAX_SIDE)
         return COC_ERROR_MALFORMED;
-    if (coc_elements(output) > COC_MAX_ELEMENTS)
+    if (output->channels > COC_MAX_CHANNELS || coc_elements(output) > COC_MAX_ELEMENTS)
         return COC_ERROR_LIMIT;
     node->bitops *= node->macs; /* below 2^62: 2^28 weights, 2^28 pixels, 2^6 bits */
     return COC_OK;
@@ -138,9 +192,9 @@ static void bind_add(const coc_model *model, coc_node *node, const coc_tensor *y
     };
 }
 
-static void bind_pool(const coc_tensor *x, coc_node *node, const coc_tensor *y) {
+static void bind_global(const coc_tensor *x, coc_node *node, const coc_tensor *y) {
     const uint32_t pixels = (uint32_t)coc_pixels(x);
-    node->op.pool = (coc_pooling){
+    node->op.global = (coc_global_pool){
         .channels = x->channels,
         .plane = pixels,
         .zero = (int32_t)pixels * x->zero,
@@ -150,22 +204,58 @@ static void bind_pool(const coc_tensor *x, coc_node *node, const coc_tensor *y) 
     };
 }
 
-void coc_bind_scalars(coc_model *model) {
-    for (uint32_t j = 0; j < model->node_count; j++) {
-        coc_node *node = &model->nodes[j];
-        const coc_tensor *x = &model->tensors[node->inputs[0]], *y = &model->tensors[j + 1];
-        if (node->kind == COC_CONV) {
-            node->op.conv.in_bits = x->bits;
-            node->op.conv.in_zero = x->zero;
-            node->op.conv.out_zero = y->zero;
-            node->op.conv.out_max = (1 << y->bits) - 1;
-        } else if (node->kind == COC_ADD) {
-            bind_add(model, node, y);
-        } else if (node->kind == COC_POOL) {
-            bind_pool(x, node, y);
-        } else {
-            node->op.linear.in_zero = x->zero;
-            node->op.linear.scale = ldexpf(1.0f, y->exponent);
-        }
+static void bind_window(const coc_tensor *x, coc_node *node, const coc_tensor *y) {
+    coc_window *window = &node->op.window;
+    const uint32_t count = window->kernel_height * window->kernel_width;
+    window->in_zero = x->zero;
+    window->multiplier = ldexpf(1.0f / (float)count, x->exponent - y->exponent);
+    window->out_zero = y->zero;
+    window->out_max = (1 << y->bits) - 1;
+}
+
+static coc_rescaling rescaling(const coc_tensor *x, const coc_tensor *y) {
+    return (coc_rescaling){
+        .copies = x->exponent == y->exponent && x->zero == y->zero && x->bits <= y->bits,
+        .in_zero = x->zero,
+        .multiplier = ldexpf(1.0f, x->exponent - y->exponent),
+        .out_zero = y->zero,
+        .out_max = (1 << y->bits) - 1,
+    };
+}
+
+static void bind(const coc_model *model, coc_node *node, const coc_tensor *y) {
+    const coc_tensor *x = &model->tensors[node->inputs[0]];
+    switch (node->kind) {
+    case COC_CONV:
+        node->op.conv.in_bits = x->bits;
+        node->op.conv.in_zero = x->zero;
+        node->op.conv.out_zero = y->zero;
+        node->op.conv.out_max = (1 << y->bits) - 1;
+        break;
+    case COC_ADD:
+        bind_add(model, node, y);
+        break;
+    case COC_GLOBAL_AVERAGE_POOL:
+        bind_global(x, node, y);
+        break;
+    case COC_LINEAR:
+        node->op.linear.in_zero = x->zero;
+        node->op.linear.scale = ldexpf(1.0f, y->exponent);
+        break;
+    case COC_MAX_POOL:
+    case COC_AVERAGE_POOL:
+        bind_window(x, node, y);
+        break;
+    case COC_CONCAT:
+        for (int i = 0; i < 2; i++)
+            node->op.part[i] = rescaling(&model->tensors[node->inputs[i]], y);
+        break;
+    case COC_FLATTEN:
+        break;
     }
+}
+
+void coc_bind_scalars(coc_model *model) {
+    for (uint32_t j = 0; j < model->node_count; j++)
+        bind(model, &model->nodes[j], &model->tensors[j + 1]);
 }

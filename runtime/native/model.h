@@ -10,8 +10,18 @@
 #define COC_WEIGHT_ALIGNMENT 16u /* in the file */
 #define COC_MAX_ELEMENTS (UINT64_C(1) << 28) /* of a tensor, and weights of a layer */
 #define COC_MAX_SUM (UINT64_C(1) << 24)      /* integers below are exact in float */
+#define COC_MAX_CHANNELS 65536u
 
-typedef enum { COC_CONV = 1, COC_ADD = 2, COC_POOL = 3, COC_LINEAR = 4 } coc_kind;
+typedef enum {
+    COC_CONV = 1,
+    COC_ADD = 2,
+    COC_GLOBAL_AVERAGE_POOL = 3,
+    COC_LINEAR = 4,
+    COC_MAX_POOL = 5,
+    COC_AVERAGE_POOL = 6,
+    COC_CONCAT = 7,
+    COC_FLATTEN = 8,
+} coc_kind;
 
 /* Tensor 0 is the image, tensor j + 1 what node j writes. uint8 codes, or float logits (32 bits). */
 typedef struct {
@@ -25,13 +35,15 @@ typedef struct {
 
 typedef struct {
     coc_kind kind;
-    uint32_t inputs[2]; /* the second of additions only */
+    uint32_t inputs[2]; /* the second of additions and concatenations only */
     uint64_t macs, bitops;
     union {
         coc_conv conv;
         coc_addition add;
-        coc_pooling pool;
+        coc_global_pool global;
         coc_linear linear;
+        coc_window window;    /* both pools of windows */
+        coc_rescaling part[2]; /* concatenation: of each input */
     } op;
 } coc_node;
 
@@ -50,6 +62,14 @@ struct coc_model {
     float thresholds[COC_MAX_EXITS];
     uint64_t activation_bytes;
 };
+
+static inline uint32_t coc_input_count(const coc_node *node) {
+    return node->kind == COC_ADD || node->kind == COC_CONCAT ? 2 : 1;
+}
+
+static inline int coc_has_weights(const coc_node *node) {
+    return node->kind == COC_CONV || node->kind == COC_LINEAR;
+}
 
 static inline size_t coc_pixels(const coc_tensor *tensor) {
     return (size_t)tensor->height * tensor->width;
@@ -70,8 +90,8 @@ coc_status coc_check_head(const uint8_t *head, uint64_t size);
 /* Build a model from a whole file. */
 coc_status coc_read_model(const uint8_t *data, size_t size, const coc_allocator *allocator, coc_model **model);
 
-/* Shapes and limits of a node whose kind, inputs and parameters' sizes are set; fills its output tensor's
- * shape and its costs. */
+/* Shapes and limits of a node whose kind, inputs and parameters' sizes are set, and whose output has its
+ * type; fills the output's shape and the node's costs. */
 coc_status coc_check_shape(const coc_model *model, coc_node *node, uint32_t pad_bottom, uint32_t pad_right,
                            coc_tensor *output);
 

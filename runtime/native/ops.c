@@ -1,8 +1,9 @@
-/* ops.c - addition, average pooling, linear layers, the gate. */
+/* ops.c - addition, pools, concatenation, linear layers, the gate. */
 #include "ops.h"
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 _Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must be single precision: use -msse2 -mfpmath=sse");
 
@@ -21,7 +22,7 @@ COC_INLINE void add_body(const coc_addition *op, const uint8_t *restrict a, cons
     }
 }
 
-COC_INLINE void pool_body(const coc_pooling *op, const uint8_t *restrict x, uint8_t *restrict y) {
+COC_INLINE void global_pool_body(const coc_global_pool *op, const uint8_t *restrict x, uint8_t *restrict y) {
     for (size_t channel = 0; channel < op->channels; channel++) {
         const uint8_t *plane = x + channel * op->plane;
         uint32_t sum = 0;
@@ -45,19 +46,147 @@ COC_INLINE void linear_body(const coc_linear *op, const int16_t *restrict weight
     }
 }
 
+/* Columns that the windows of a row span, padding included. */
+static size_t window_span(const coc_window *op) {
+    return (size_t)(op->out_width - 1) * op->stride + op->kernel_width;
+}
+
+/* A line of the span's columns, at most 255 rows of codes each, and a row of window sums. */
+size_t coc_window_scratch(const coc_window *op) {
+    return op->out_width * sizeof(int32_t) + window_span(op) * sizeof(uint16_t);
+}
+
+/* Rows [first, last) of the image that the windows of output row `row` hold, at least one. */
+static void window_rows(const coc_window *op, size_t row, size_t *first, size_t *last) {
+    const size_t begin = row * op->stride, end = begin + op->kernel_height - op->pad_top;
+    *first = begin > op->pad_top ? begin - op->pad_top : 0;
+    *last = end < op->in_height ? end : op->in_height;
+}
+
+/* How many columns of the image the windows span. */
+static size_t window_columns(const coc_window *op) {
+    const size_t columns = window_span(op) - op->pad_left;
+    return columns < op->in_width ? columns : op->in_width;
+}
+
+COC_INLINE uint8_t larger(uint8_t a, uint8_t b) {
+    return a > b ? a : b;
+}
+
+/* y[i] = the largest of line[i * stride] and the kernel_width - 1 that follow it */
+COC_INLINE void slide_max(const uint8_t *restrict line, size_t count, size_t stride, size_t kernel,
+                          uint8_t *restrict y) {
+    for (size_t i = 0; i < count; i++)
+        y[i] = line[i * stride];
+    for (size_t k = 1; k < kernel; k++)
+        for (size_t i = 0; i < count; i++)
+            y[i] = larger(line[i * stride + k], y[i]);
+}
+
+COC_INLINE void slide_sum(const uint16_t *restrict line, size_t count, size_t stride, size_t kernel,
+                          int32_t *restrict sums) {
+    for (size_t i = 0; i < count; i++)
+        sums[i] = line[i * stride];
+    for (size_t k = 1; k < kernel; k++)
+        for (size_t i = 0; i < count; i++)
+            sums[i] += line[i * stride + k];
+}
+
+COC_INLINE void max_pool_body(const coc_window *op, const uint8_t *restrict x, uint8_t *restrict y,
+                              void *restrict scratch) {
+    const size_t span = window_span(op), columns = window_columns(op), width = op->out_width;
+    uint8_t *restrict line = scratch;
+    memset(line, 0, span);
+    for (size_t channel = 0; channel < op->channels; channel++, x += (size_t)op->in_height * op->in_width)
+        for (size_t row = 0; row < op->out_height; row++, y += width) {
+            size_t first, last;
+            window_rows(op, row, &first, &last);
+            memcpy(line + op->pad_left, x + first * op->in_width, columns);
+            for (size_t r = first + 1; r < last; r++) {
+                const uint8_t *from = x + r * op->in_width;
+                uint8_t *to = line + op->pad_left;
+                for (size_t i = 0; i < columns; i++)
+                    to[i] = larger(from[i], to[i]);
+            }
+            if (op->stride == 1)
+                slide_max(line, width, 1, op->kernel_width, y);
+            else if (op->stride == 2)
+                slide_max(line, width, 2, op->kernel_width, y);
+            else
+                slide_max(line, width, op->stride, op->kernel_width, y);
+        }
+}
+
+/* Sums of columns fit 16 bits: 255 rows of codes up to 255. */
+COC_INLINE void average_pool_body(const coc_window *op, const uint8_t *restrict x, uint8_t *restrict y,
+                                  void *restrict scratch) {
+    const coc_window use = *op;
+    const size_t span = window_span(op), columns = window_columns(op), width = use.out_width;
+    const uint32_t column_zero = use.kernel_height * (uint32_t)use.in_zero;
+    const int32_t zero = (int32_t)(use.kernel_width * column_zero);
+    int32_t *restrict sums = scratch;
+    uint16_t *restrict line = (uint16_t *)(void *)(sums + width);
+    for (size_t i = 0; i < span; i++)
+        line[i] = (uint16_t)column_zero;
+    for (size_t channel = 0; channel < use.channels; channel++, x += (size_t)use.in_height * use.in_width)
+        for (size_t row = 0; row < use.out_height; row++, y += width) {
+            size_t first, last;
+            window_rows(op, row, &first, &last);
+            uint16_t *to = line + use.pad_left;
+            const uint32_t outside = use.kernel_height - (uint32_t)(last - first);
+            for (size_t i = 0; i < columns; i++)
+                to[i] = (uint16_t)(outside * (uint32_t)use.in_zero);
+            for (size_t r = first; r < last; r++) {
+                const uint8_t *from = x + r * use.in_width;
+                for (size_t i = 0; i < columns; i++)
+                    to[i] = (uint16_t)(to[i] + from[i]);
+            }
+            if (use.stride == 1)
+                slide_sum(line, width, 1, use.kernel_width, sums);
+            else if (use.stride == 2)
+                slide_sum(line, width, 2, use.kernel_width, sums);
+            else
+                slide_sum(line, width, use.stride, use.kernel_width, sums);
+            for (size_t i = 0; i < width; i++)
+                y[i] = coc_requantize(sums[i] - zero, use.multiplier, use.out_zero, use.out_max);
+        }
+}
+
+COC_INLINE void rescale_body(const coc_rescaling *op, const uint8_t *restrict x, uint8_t *restrict y,
+                             size_t count) {
+    const coc_rescaling use = *op;
+    if (use.copies) {
+        memcpy(y, x, count);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        y[i] = coc_requantize(x[i] - use.in_zero, use.multiplier, use.out_zero, use.out_max);
+}
+
 #define COC_OPS(level, target)                                                                                 \
     target static void add_##level(const coc_addition *op, const uint8_t *a, const uint8_t *b, uint8_t *y,    \
                                    size_t count) {                                                             \
         add_body(op, a, b, y, count);                                                                          \
     }                                                                                                          \
-    target static void pool_##level(const coc_pooling *op, const uint8_t *x, uint8_t *y) {                     \
-        pool_body(op, x, y);                                                                                   \
+    target static void global_pool_##level(const coc_global_pool *op, const uint8_t *x, uint8_t *y) {          \
+        global_pool_body(op, x, y);                                                                            \
     }                                                                                                          \
     target static void linear_##level(const coc_linear *op, const int16_t *weights, const uint8_t *x,          \
                                       float *y, int16_t *scratch) {                                            \
         linear_body(op, weights, x, y, scratch);                                                               \
     }                                                                                                          \
-    static const coc_ops ops_##level = {add_##level, pool_##level, linear_##level};
+    target static void max_pool_##level(const coc_window *op, const uint8_t *x, uint8_t *y, void *scratch) {   \
+        max_pool_body(op, x, y, scratch);                                                                      \
+    }                                                                                                          \
+    target static void average_pool_##level(const coc_window *op, const uint8_t *x, uint8_t *y,                \
+                                            void *scratch) {                                                   \
+        average_pool_body(op, x, y, scratch);                                                                  \
+    }                                                                                                          \
+    target static void rescale_##level(const coc_rescaling *op, const uint8_t *x, uint8_t *y, size_t count) {  \
+        rescale_body(op, x, y, count);                                                                         \
+    }                                                                                                          \
+    static const coc_ops ops_##level = {add_##level,      global_pool_##level,  linear_##level,                \
+                                        max_pool_##level, average_pool_##level, rescale_##level};
 
 COC_OPS(any, )
 #if defined(__x86_64__) && defined(__GNUC__)

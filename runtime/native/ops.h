@@ -11,13 +11,32 @@ typedef struct {
     int32_t out_zero, out_max;
 } coc_addition;
 
-/* y = clamp(rint((sum of a plane - zero) * multiplier) + out_zero, 0, out_max) */
+/* Global average pool: y = clamp(rint((sum of a plane - zero) * multiplier) + out_zero, 0, out_max) */
 typedef struct {
     uint32_t channels, plane; /* plane: pixels of one */
     int32_t zero;             /* pixels * zero point, below 2^24 */
     float multiplier;
     int32_t out_zero, out_max;
-} coc_pooling;
+} coc_global_pool;
+
+/* Maximum or average of the windows of every plane. Maximum: of the codes, padding is 0, the smallest.
+ * Average: y = clamp(rint((sum of window - kernel size * in_zero) * multiplier) + out_zero, 0, out_max),
+ * padding is in_zero. Kernel height and width are at most 255. */
+typedef struct {
+    uint32_t channels, in_height, in_width, out_height, out_width;
+    uint32_t kernel_height, kernel_width, stride, pad_top, pad_left;
+    int32_t in_zero;
+    float multiplier;
+    int32_t out_zero, out_max;
+} coc_window;
+
+/* A part of a concatenation: y = clamp(rint((x - in_zero) * multiplier) + out_zero, 0, out_max) */
+typedef struct {
+    int copies; /* y = x */
+    int32_t in_zero;
+    float multiplier; /* a power of two */
+    int32_t out_zero, out_max;
+} coc_rescaling;
 
 /* y = (sum of weight * (x - in_zero) + bias) * scale; the loader bounds the sums by 2^24 */
 typedef struct {
@@ -33,10 +52,16 @@ typedef struct {
 /* The same functions compiled for a level of the CPU. */
 typedef struct {
     void (*add)(const coc_addition *op, const uint8_t *a, const uint8_t *b, uint8_t *y, size_t count);
-    void (*pool)(const coc_pooling *op, const uint8_t *x, uint8_t *y);
+    void (*global_pool)(const coc_global_pool *op, const uint8_t *x, uint8_t *y);
     /* scratch: int16 [features]; weights as coc_linear_prepare left them */
     void (*linear)(const coc_linear *op, const int16_t *weights, const uint8_t *x, float *y, int16_t *scratch);
+    /* scratch: coc_window_scratch bytes */
+    void (*max_pool)(const coc_window *op, const uint8_t *x, uint8_t *y, void *scratch);
+    void (*average_pool)(const coc_window *op, const uint8_t *x, uint8_t *y, void *scratch);
+    void (*rescale)(const coc_rescaling *op, const uint8_t *x, uint8_t *y, size_t count);
 } coc_ops;
+
+size_t coc_window_scratch(const coc_window *op);
 
 const coc_ops *coc_ops_of(coc_level level);
 

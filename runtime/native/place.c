@@ -12,9 +12,8 @@ static void find_last_uses(coc_model *model) {
     for (uint32_t j = 0; j < model->node_count; j++) {
         const coc_node *node = &model->nodes[j];
         model->tensors[j + 1].last_use = j;
-        model->tensors[node->inputs[0]].last_use = j;
-        if (node->kind == COC_ADD)
-            model->tensors[node->inputs[1]].last_use = j;
+        for (uint32_t i = 0; i < coc_input_count(node); i++)
+            model->tensors[node->inputs[i]].last_use = j;
     }
     for (uint32_t k = 0; k < model->segment_count; k++)
         model->tensors[model->segments[k].logits].last_use = model->segments[k].end - 1;

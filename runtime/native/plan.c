@@ -21,6 +21,8 @@ coc_need coc_node_need(const coc_node *node, coc_level level) {
         const size_t features = node->op.linear.features;
         need.weights = features * node->op.linear.classes * sizeof(int16_t);
         need.scratch = features * sizeof(int16_t);
+    } else if (node->kind == COC_MAX_POOL || node->kind == COC_AVERAGE_POOL) {
+        need.scratch = coc_window_scratch(&node->op.window);
     }
     return need;
 }

@@ -13,7 +13,6 @@
 #define SEGMENT_BYTES 8u
 #define MAX_FILE UINT32_C(0x7fffffff)
 #define MAX_OPERATORS 4096u
-#define MAX_CHANNELS 65536u
 #define MAX_DESCRIPTION (1u << 20)
 #define MAX_EXPONENT 32
 #define MAX_THRESHOLD UINT32_C(0x40000000) /* 2.0f */
@@ -57,7 +56,7 @@ static coc_status check_header(const uint8_t *data) {
     const uint32_t channels = get32(data + 24), height = get16(data + 28), width = get16(data + 30);
     const uint32_t description = get32(data + 36);
     const int32_t exponent = get_i8(data + 32);
-    if (operators > MAX_OPERATORS || segments > COC_MAX_EXITS + 1 || channels > MAX_CHANNELS ||
+    if (operators > MAX_OPERATORS || segments > COC_MAX_EXITS + 1 || channels > COC_MAX_CHANNELS ||
         description > MAX_DESCRIPTION)
         return COC_ERROR_LIMIT;
     if (operators == 0 || segments == 0 || segments > operators || description == 0)
@@ -79,7 +78,7 @@ static coc_status find_sections(const uint8_t *data, size_t size, sections *foun
         return COC_ERROR_TRUNCATED;
     for (uint32_t j = 0; j < found->operators; j++) {
         const uint8_t *p = data + COC_HEADER_BYTES + (size_t)OPERATOR_BYTES * j;
-        if (get32(p + 16) > MAX_CHANNELS)
+        if (get32(p + 16) > COC_MAX_CHANNELS)
             return COC_ERROR_LIMIT;
         found->bias_count += p[0] == COC_CONV || p[0] == COC_LINEAR ? get32(p + 16) : 0;
         found->scale_count += p[0] == COC_CONV ? get32(p + 16) : 0;
@@ -142,48 +141,56 @@ static coc_status read_segments(coc_model *model, const uint8_t *p) {
     return first == model->node_count ? COC_OK : COC_ERROR_MALFORMED;
 }
 
-static coc_status read_conv(const uint8_t *p, coc_conv *conv) {
-    *conv = (coc_conv){
-        .out_channels = get32(p + 16),
-        .kernel_height = p[8],
-        .kernel_width = p[9],
-        .stride = p[3],
-        .pad_top = p[10],
-        .pad_left = p[11],
-        .groups = get16(p + 14),
-        .weight_bits = p[1],
-        .encoding = p[2] == 0 ? COC_ODD : COC_SYMMETRIC,
-    };
-    if (conv->stride == 0 || conv->kernel_height == 0 || conv->kernel_width == 0 || conv->groups == 0)
-        return COC_ERROR_MALFORMED;
-    if (p[10] >= p[8] || p[12] >= p[8] || p[11] >= p[9] || p[13] >= p[9])
-        return COC_ERROR_MALFORMED;
-    return COC_OK;
+/* Stride, kernel and padding of a convolution or a pool. */
+static int window_legal(const uint8_t *p) {
+    return p[3] != 0 && p[8] != 0 && p[9] != 0 && p[10] < p[8] && p[12] < p[8] && p[11] < p[9] && p[13] < p[9];
 }
 
-/* Check that a field that the kind does not use is 0, and read the others. */
+/* Whether every field that the kind does not use is 0 and the others are in their ranges. */
+static int fields_legal(const uint8_t *p, const coc_node *node) {
+    const int window = node->kind == COC_CONV || node->kind == COC_MAX_POOL || node->kind == COC_AVERAGE_POOL;
+    if (p[23] != 0 || (coc_input_count(node) == 1 && get16(p + 6) != 0))
+        return 0;
+    if (window ? !window_legal(p) : p[3] != 0 || !all_zero(p + 8, 6))
+        return 0;
+    if ((node->kind == COC_CONV) != (get16(p + 14) != 0))
+        return 0;
+    if (!coc_has_weights(node))
+        return p[1] == 0 && p[2] == 0 && get32(p + 16) == 0;
+    return (p[1] == 1 || p[1] == 2 || p[1] == 4 || p[1] == 8) && p[2] <= 1 && get32(p + 16) != 0;
+}
+
 static coc_status read_fields(const uint8_t *p, coc_node *node) {
-    const int weights = p[0] == COC_CONV || p[0] == COC_LINEAR;
-    if (p[0] < COC_CONV || p[0] > COC_LINEAR || p[23] != 0)
-        return COC_ERROR_MALFORMED;
-    if (p[0] != COC_ADD && get16(p + 6) != 0)
-        return COC_ERROR_MALFORMED;
-    if (p[0] != COC_CONV && (p[3] != 0 || !all_zero(p + 8, 8)))
-        return COC_ERROR_MALFORMED;
-    if (!weights && (p[1] != 0 || p[2] != 0 || !all_zero(p + 16, 4)))
-        return COC_ERROR_MALFORMED;
-    if (weights && ((p[1] != 1 && p[1] != 2 && p[1] != 4 && p[1] != 8) || p[2] > 1 || get32(p + 16) == 0))
+    if (p[0] < COC_CONV || p[0] > COC_FLATTEN)
         return COC_ERROR_MALFORMED;
     node->kind = (coc_kind)p[0];
     node->inputs[0] = get16(p + 4);
     node->inputs[1] = get16(p + 6);
+    if (!fields_legal(p, node))
+        return COC_ERROR_MALFORMED;
+    const coc_encoding encoding = p[2] == 0 ? COC_ODD : COC_SYMMETRIC;
     if (node->kind == COC_CONV)
-        return read_conv(p, &node->op.conv);
-    if (node->kind == COC_LINEAR) {
-        node->op.linear.classes = get32(p + 16);
-        node->op.linear.weight_bits = p[1];
-        node->op.linear.encoding = p[2] == 0 ? COC_ODD : COC_SYMMETRIC;
-    }
+        node->op.conv = (coc_conv){
+            .out_channels = get32(p + 16),
+            .kernel_height = p[8],
+            .kernel_width = p[9],
+            .stride = p[3],
+            .pad_top = p[10],
+            .pad_left = p[11],
+            .groups = get16(p + 14),
+            .weight_bits = p[1],
+            .encoding = encoding,
+        };
+    else if (node->kind == COC_LINEAR)
+        node->op.linear = (coc_linear){.classes = get32(p + 16), .weight_bits = p[1], .encoding = encoding};
+    else if (node->kind == COC_MAX_POOL || node->kind == COC_AVERAGE_POOL)
+        node->op.window = (coc_window){
+            .kernel_height = p[8],
+            .kernel_width = p[9],
+            .stride = p[3],
+            .pad_top = p[10],
+            .pad_left = p[11],
+        };
     return COC_OK;
 }
 
@@ -211,9 +218,9 @@ static coc_status read_operators(coc_model *model, const uint8_t *data) {
         if (status == COC_OK)
             status = coc_check_reads(model, segment, j);
         if (status == COC_OK)
-            status = coc_check_shape(model, node, p[12], p[13], &model->tensors[j + 1]);
-        if (status == COC_OK)
             status = read_output(p, node, &model->tensors[j + 1]);
+        if (status == COC_OK)
+            status = coc_check_shape(model, node, p[12], p[13], &model->tensors[j + 1]);
         if (status != COC_OK)
             return status;
     }

@@ -161,12 +161,28 @@ static void run_node(const coc_session *session, uint32_t index) {
         session->ops->add(&node->op.add, x, codes(session, node->inputs[1]), y,
                           (size_t)coc_elements(&session->model->tensors[index + 1]));
         break;
-    case COC_POOL:
-        session->ops->pool(&node->op.pool, x, y);
+    case COC_GLOBAL_AVERAGE_POOL:
+        session->ops->global_pool(&node->op.global, x, y);
         break;
     case COC_LINEAR:
         session->ops->linear(&node->op.linear, use->weights, x, logits_of(session, index + 1),
                              (int16_t *)(void *)session->scratch);
+        break;
+    case COC_MAX_POOL:
+        session->ops->max_pool(&node->op.window, x, y, session->scratch);
+        break;
+    case COC_AVERAGE_POOL:
+        session->ops->average_pool(&node->op.window, x, y, session->scratch);
+        break;
+    case COC_CONCAT:
+        for (int i = 0; i < 2; i++) {
+            const size_t count = (size_t)coc_elements(&session->model->tensors[node->inputs[i]]);
+            session->ops->rescale(&node->op.part[i], codes(session, node->inputs[i]), y, count);
+            y += count;
+        }
+        break;
+    case COC_FLATTEN:
+        memcpy(y, x, (size_t)coc_elements(&session->model->tensors[index + 1]));
         break;
     }
 }

@@ -19,7 +19,7 @@ from coc_runtime.arithmetic import Encoding
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
 from coc_runtime.ops import Conv, GlobalAveragePool, Linear, Weight
-from graphs import random_graph
+from graphs import random_graph, random_inception
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from resnets import resnet  # noqa: E402
@@ -129,6 +129,15 @@ def test_onnxruntime_folds_the_unpacking_and_fuses_every_layer(
     assert found["QLinearGlobalAveragePool"] == exact
     wide = set() if exact == len(pools) else WIDE_POOL
     assert set(found) <= ALLOWED_LEFT | GATE | wide | ({"Clip"} if act_bits < 8 else set())
+
+
+def test_onnxruntime_fuses_pools_and_joins(tmp_path: Path) -> None:
+    graph = random_inception(0, exits=0)
+    found = optimized_operators(write_onnx(graph), tmp_path / "optimized.onnx")
+    assert (found["QLinearConv"], found["Conv"]) == (5, 1)  # the float one sums windows of 3x3
+    assert (found["QLinearConcat"], found["QLinearAveragePool"]) == (3, 1)
+    assert found["NhwcMaxPool"] + found["MaxPool"] == 2
+    assert (found["DequantizeLinear"], found["Mul"], found["QuantizeLinear"]) == (1, 1, 1)
 
 
 def test_table_entries_are_the_integers_of_each_packed_byte() -> None:

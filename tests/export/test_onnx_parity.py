@@ -16,11 +16,19 @@ from coc_runtime.backends.reference import ReferenceBackend
 from coc_runtime.graph import LOGIT_BITS, Graph, Segment
 from coc_runtime.onnxfile import OnnxFile
 from coc_runtime.ops import Conv, GlobalAveragePool, Linear, Tensor, Weight
-from graphs import random_graph, random_images
+from graphs import random_graph, random_images, random_inception
 
 # (exits, channels, size): maps of 8x8, 7x7, 6x6 and 4x4 before pooling; channels that need padding bits
 LAYOUTS = [(0, 3, 16), (1, 5, 14), (2, 11, 12), (2, 8, 8), (1, 3, 7)]
 CASES = list(itertools.product((1, 2, 4, 8), (8, 4), LAYOUTS))
+
+
+JOINED = [
+    {"bits": 1, "exits": 2},
+    {"bits": 2, "act_bits": 4, "exits": 1, "channels": 5, "size": 13},
+    {"bits": 4, "exits": 3, "channels": 3, "size": 16},
+    {"bits": 8, "act_bits": 2, "exits": 2, "channels": 16},
+]
 
 
 @cache
@@ -42,7 +50,18 @@ def images_with_extremes(graph: Graph, count: int = 12) -> np.ndarray:
 def test_segments_equal_the_reference(
     bits: int, act_bits: int, layout: tuple[int, int, int], optimize: bool
 ) -> None:
-    graph, file = exported(bits, act_bits, layout)
+    assert_segments_equal(*exported(bits, act_bits, layout), optimize)
+
+
+@pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "plain"])
+@pytest.mark.parametrize("index", range(len(JOINED)))
+def test_joined_branches_equal_the_reference(index: int, optimize: bool) -> None:
+    graph = random_inception(index, **JOINED[index])  # type: ignore[arg-type]
+    file = onnxfile.parse(write_onnx(graph).SerializeToString(), "memory")
+    assert_segments_equal(graph, file, optimize)
+
+
+def assert_segments_equal(graph: Graph, file: OnnxFile, optimize: bool) -> None:
     reference, backend = ReferenceBackend(graph), OrtBackend(file, 1, optimize=optimize)
     codes: np.ndarray | None = images_with_extremes(graph)
     for index in range(len(graph.segments)):
@@ -122,6 +141,14 @@ def test_onnx_reference_evaluator_equals_the_reference(
             expected = first_confident(per_exit[:, i], thresholds)
             assert taken.tolist() == [expected]
             np.testing.assert_array_equal(logits, per_exit[expected, i : i + 1])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # it pads a max pool's codes with NaN
+def test_onnx_reference_evaluator_equals_joined_branches() -> None:
+    graph = random_inception(2, 1, 4, 0, 3, 8)
+    images = images_with_extremes(graph, 3)
+    logits, _, _ = ReferenceEvaluator(write_onnx(graph)).run(None, {"image": images})
+    np.testing.assert_array_equal(logits, logits_per_exit(graph, images)[0])
 
 
 def test_split_files_chain_by_the_names_of_what_they_carry() -> None:

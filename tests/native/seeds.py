@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import corpus
 from coc_runtime import cocwrite
-from graphs import random_graph
+from graphs import random_graph, random_inception
 
 
 def main(folder: str) -> None:
@@ -18,6 +18,8 @@ def main(folder: str) -> None:
     for seed, (bits, act_bits, exits) in enumerate(((1, 8, 2), (2, 8, 1), (4, 4, 1), (8, 8, 0), (1, 4, 0))):
         graph = random_graph(seed, bits=bits, act_bits=act_bits, exits=exits, channels=4, size=6, classes=3)
         Path(folder, f"whole-{bits}x{act_bits}-{exits}.coc").write_bytes(cocwrite.dump(graph))
+        joined = random_inception(seed, bits, act_bits, exits, channels=3, size=7, classes=3)
+        Path(folder, f"joined-{bits}x{act_bits}-{exits}.coc").write_bytes(cocwrite.dump(joined))
 
 
 if __name__ == "__main__":

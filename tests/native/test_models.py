@@ -10,7 +10,7 @@ import pytest
 from coc_runtime import Result, Session, cocwrite
 from coc_runtime.graph import Graph
 from coc_runtime.ops import Add
-from graphs import random_graph, random_images
+from graphs import random_graph, random_images, random_inception
 from native_driver import Driver, Request
 
 MODELS = (
@@ -21,6 +21,15 @@ MODELS = (
     {"bits": 1, "act_bits": 4, "exits": 3, "channels": 16, "size": 16},
     {"bits": 4, "act_bits": 4, "exits": 1, "channels": 17, "size": 14, "classes": 3},
     {"bits": 1, "exits": 1, "channels": 32, "size": 32, "classes": 100},
+)
+
+
+JOINED = (
+    {"bits": 1, "exits": 2},
+    {"bits": 2, "act_bits": 4, "exits": 1, "channels": 5, "size": 13},
+    {"bits": 4, "exits": 3, "channels": 3, "size": 16},
+    {"bits": 8, "act_bits": 2, "exits": 2, "channels": 4},
+    {"bits": 1, "exits": 0, "channels": 16, "size": 40},
 )
 
 
@@ -48,6 +57,19 @@ def test_every_level_equals_the_reference(driver: Driver, index: int) -> None:
             for threads in (1, 2, 3):
                 request = Request(threads=threads, interleaved=interleaved, cpu=level)
                 assert_equal(driver.run(data, images, graph.classes, request), expected)
+            np.testing.assert_array_equal(driver.run_all_exits(data, images, graph.classes, request), every)
+
+
+@pytest.mark.parametrize("index", range(len(JOINED)))
+def test_joined_branches_equal_the_reference(driver: Driver, index: int) -> None:
+    graph = random_inception(index, **JOINED[index])  # type: ignore[arg-type]
+    data, images = cocwrite.dump(graph), random_images(graph, 4, seed=index)
+    session = Session.from_graph(graph)
+    expected, every = session.run(images), session.logits_per_exit(images)
+    for level in driver.levels():
+        for threads in (1, 3):
+            request = Request(threads=threads, interleaved=threads == 3, cpu=level)
+            assert_equal(driver.run(data, images, graph.classes, request), expected)
             np.testing.assert_array_equal(driver.run_all_exits(data, images, graph.classes, request), every)
 
 

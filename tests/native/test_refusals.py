@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 import corpus
-from coc_runtime import CocError, cocfile, cocwrite
+import corpus_pools
+from coc_runtime import CocError, Session, cocfile, cocwrite
 from cocparts import refit, single
-from graphs import random_graph
+from graphs import random_graph, random_inception
 from native_driver import STATUSES, Driver, Request
 
 EXPECTED = {
@@ -40,9 +41,14 @@ def whole() -> bytes:
     return cocwrite.dump(random_graph(3, exits=2))
 
 
+@cache
+def joined() -> bytes:
+    return cocwrite.dump(random_inception(3, exits=2, channels=4))
+
+
 def mutate(rng: np.random.Generator) -> bytes:
-    """The whole file with a few bytes changed, or a piece cut, its checksum and size refitted."""
-    data = bytearray(whole())
+    """A whole file with a few bytes changed, or a piece cut, its checksum and size refitted."""
+    data = bytearray(whole() if rng.random() < 0.5 else joined())
     for _ in range(rng.integers(1, 4)):
         fixed = len(data) if rng.random() < 0.3 else 1100
         data[rng.integers(16, fixed)] = rng.choice([0, 1, 2, 127, 128, 255, rng.integers(256)])
@@ -81,6 +87,16 @@ def test_padding_of_the_kernels_size_is_refused_where_all_else_is_legal(driver: 
         assert driver.open(single((3, 8, 8, -7), **{side: 1}).build()) == "MALFORMED"
 
 
+def test_files_at_the_limits_open_and_run(driver: Driver) -> None:
+    for parts in corpus_pools.at_the_limits():
+        data = parts.build()
+        graph = cocfile.parse(data, "memory").graph
+        images = np.random.default_rng(0).integers(0, 256, (1, *parts.image[:3]), np.uint8)
+        expected = Session.from_graph(graph).run(images).logits
+        for level in driver.levels():
+            np.testing.assert_array_equal(driver.run(data, images, 1, Request(cpu=level)).logits, expected)
+
+
 def test_every_truncation_is_refused(driver: Driver) -> None:
     data = whole()
     for end in [*range(1200), *range(1200, len(data), 37)]:
@@ -91,7 +107,7 @@ def test_every_truncation_is_refused(driver: Driver) -> None:
 
 def test_both_readers_agree_on_mutants(driver: Driver) -> None:
     rng, accepted = np.random.default_rng(0), 0
-    for _ in range(600):
+    for _ in range(1000):
         data = mutate(rng)
         native = driver.open(data)
         try:

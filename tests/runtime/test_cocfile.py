@@ -12,10 +12,11 @@ import pytest
 
 import cocparts
 import corpus
+import corpus_pools
 from coc_runtime import CocError, Session, arithmetic, cocfile, cocwrite
 from coc_runtime.graph import Graph, Segment, verify
 from coc_runtime.ops import Conv, Linear, Weight
-from graphs import random_graph, random_images
+from graphs import random_graph, random_images, random_inception
 
 LARGEST_RESNET20 = 44_000
 
@@ -57,6 +58,15 @@ def test_a_graph_comes_back_as_it_was(bits: int, act_bits: int, exits: int) -> N
     data = cocwrite.dump(graph)
     file = cocfile.parse(data, "memory")
     assert file.data == data
+    assert_equal(graph, file.graph)
+    assert cocwrite.dump(file.graph) == data
+
+
+@pytest.mark.parametrize(("bits", "act_bits"), [(1, 8), (4, 4), (8, 2)])
+def test_a_graph_of_joined_branches_comes_back_as_it_was(bits: int, act_bits: int) -> None:
+    graph = random_inception(3, bits, act_bits, exits=2, channels=3, size=9)
+    data = cocwrite.dump(graph)
+    file = cocfile.parse(data, "memory")
     assert_equal(graph, file.graph)
     assert cocwrite.dump(file.graph) == data
 
@@ -234,6 +244,8 @@ def test_every_malformed_file_is_refused_in_one_line(name: str) -> None:
 def test_the_files_that_the_corpus_starts_from_are_legal() -> None:
     for data in (
         cocparts.base().build(),
+        cocparts.joined().build(),
+        *(parts.build() for parts in corpus_pools.at_the_limits()),
         cocparts.plain().build(),
         cocparts.plain((3, 256, 256, -7)).build(),
         cocparts.single((3, 8, 8, -7)).build(),
@@ -267,14 +279,16 @@ def _ok(data: bytes) -> bool:
 
 def test_mutants_with_a_fitting_checksum_are_refused_or_legal() -> None:
     rng = np.random.default_rng(9)
-    originals = [cocparts.base().build(), cocparts.single((3, 8, 8, -7)).build()]
+    originals = [
+        parts.build() for parts in (cocparts.base(), cocparts.joined(), cocparts.single((3, 8, 8, -7)))
+    ]
     interesting = [0, 1, 2, 3, 4, 8, 16, 32, 127, 128, 129, 254, 255]
     accepted, started = 0, time.monotonic()
     for attempt in range(1000):
         if time.monotonic() - started > 10:
             break
-        data = bytearray(originals[attempt % 2])
-        reach = len(data) if attempt % 3 else 700
+        data = bytearray(originals[attempt % 3])
+        reach = len(data) if attempt % 4 else 700
         for _ in range(rng.integers(1, 4)):
             at = int(rng.integers(16, min(reach, len(data))))
             data[at] = rng.choice(interesting) if rng.random() < 0.7 else data[at] ^ (1 << rng.integers(8))

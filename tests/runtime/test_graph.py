@@ -12,7 +12,7 @@ from coc_runtime import CocError
 from coc_runtime.arithmetic import Encoding
 from coc_runtime.graph import Graph, Segment, check_thresholds, verify
 from coc_runtime.ops import Add, Conv, Linear, Op, Weight
-from graphs import random_graph
+from graphs import random_graph, random_inception
 
 Change = Callable[[Graph], Graph]
 
@@ -234,6 +234,42 @@ def test_illegal_graphs_are_refused_with_the_place_named(message: str, change: C
     with pytest.raises(CocError, match=message) as caught:
         verify(change(graph))
     assert "\n" not in str(caught.value)
+
+
+JOINED: list[tuple[str, Change]] = [
+    (
+        "segment0.most: output segment0.most must have the input's bits",
+        lambda g: change_tensor(g, "segment0.most", exponent=-6),
+    ),
+    (
+        "maximum: output maximum must have the input's bits",
+        lambda g: change_tensor(g, "maximum", zero_point=128),
+    ),
+    ("segment0.mean: padding must be smaller", lambda g: change_node(g, "segment0.mean", pads=(3, 0, 0, 0))),
+    ("segment0.mean: window 3x0", lambda g: change_node(g, "segment0.mean", kernel=(3, 0))),
+    (
+        "segment0.left: images of shape",
+        lambda g: change_node(g, "segment0.left", inputs=("segment0.narrow", "image")),
+    ),
+    (
+        "segment0.joined: output segment0.joined is declared",
+        lambda g: change_node(g, "segment0.joined", inputs=("image", "stem")),
+    ),
+    ("segment0.head: weights", lambda g: change_node(g, "segment0.head", input="segment0.half")),
+    (
+        "segment0.head.pool: output segment0.head.pool must have",
+        lambda g: change_tensor(g, "segment0.head.pool", bits=7),
+    ),
+    ("segment0.half: only linear", lambda g: change_tensor(g, "segment0.half", bits=32, zero_point=0)),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), JOINED, ids=[row[0].split(":")[0] for row in JOINED])
+def test_illegal_pools_and_joins_are_refused_with_the_place_named(message: str, change: Change) -> None:
+    graph = random_inception(1)
+    verify(graph)
+    with pytest.raises(CocError, match=message):
+        verify(change(graph))
 
 
 def test_a_node_must_not_overwrite_the_input() -> None:
