@@ -186,6 +186,7 @@ static void bind_add(const coc_model *model, coc_node *node, const coc_tensor *y
         .a_factor = a_factor,
         .b_factor = b_factor,
         .zero = a->zero * a_factor + b->zero * b_factor,
+        .shift = y->exponent - fine,
         .multiplier = ldexpf(1.0f, fine - y->exponent),
         .out_zero = y->zero,
         .out_max = (1 << y->bits) - 1,

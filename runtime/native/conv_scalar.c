@@ -36,44 +36,47 @@ static size_t scratch_bytes(const coc_conv *layer) {
     return (size_t)layer->out_width * sizeof(int32_t);
 }
 
-/* Adds one row of the kernel over one row of one input channel to the sums. */
-static void add_row(const coc_conv *layer, const int16_t *taps, const uint8_t *x, int32_t *sums) {
-    const size_t stride = layer->stride;
-    for (uint32_t tap = 0; tap < layer->kernel_width; tap++) {
-        span columns = inside(layer->in_width, layer->out_width, tap, layer->pad_left, layer->stride);
-        if (columns.first == columns.end)
+/* sums[i] += weight * (x[i * stride] - zero). Factors of 16 bits: any CPU has vector instructions for them. */
+static void add_products(int32_t *restrict sums, const uint8_t *restrict x, size_t count, size_t stride,
+                         int16_t weight, int16_t zero) {
+    if (stride == 1)
+        for (size_t i = 0; i < count; i++)
+            sums[i] += weight * (int16_t)(x[i] - zero);
+    else
+        for (size_t i = 0; i < count; i++)
+            sums[i] += weight * (int16_t)(x[i * stride] - zero);
+}
+
+/* Adds what one column of the kernel contributes to an output row: planes of a group's inputs, its weights. */
+static void add_column(const coc_conv *layer, const int16_t *filter, const uint8_t *planes, uint32_t row,
+                       uint32_t column, int32_t *sums) {
+    const span at = inside(layer->in_width, layer->out_width, column, layer->pad_left, layer->stride);
+    const size_t per_group = layer->in_channels / layer->groups, plane = (size_t)layer->in_height * layer->in_width;
+    const size_t width = layer->kernel_width, taps = width * layer->kernel_height;
+    if (at.first == at.end)
+        return;
+    const size_t x = (size_t)at.first * layer->stride + column - layer->pad_left;
+    for (uint32_t tap = 0; tap < layer->kernel_height; tap++) {
+        const size_t y = (size_t)row * layer->stride + tap;
+        if (y < layer->pad_top || y - layer->pad_top >= layer->in_height)
             continue;
-        const uint8_t *source = x + (columns.first * stride + tap - layer->pad_left);
-        int32_t *target = sums + columns.first;
-        const size_t count = columns.end - columns.first;
-        const int32_t weight = taps[tap], zero = layer->in_zero;
-        if (stride == 1)
-            for (size_t i = 0; i < count; i++)
-                target[i] += weight * ((int32_t)source[i] - zero);
-        else
-            for (size_t i = 0; i < count; i++)
-                target[i] += weight * ((int32_t)source[i * stride] - zero);
+        const uint8_t *source = planes + (y - layer->pad_top) * layer->in_width + x;
+        for (size_t in = 0; in < per_group; in++)
+            add_products(sums + at.first, source + in * plane, at.end - at.first, layer->stride,
+                         filter[in * taps + tap * width + column], (int16_t)layer->in_zero);
     }
 }
 
 static void sum_row(const coc_conv *layer, const int16_t *weights, const uint8_t *x, uint32_t channel,
                     uint32_t row, int32_t *sums) {
     const size_t per_group = layer->in_channels / layer->groups;
-    const size_t plane = (size_t)layer->in_height * layer->in_width;
     const size_t taps = (size_t)layer->kernel_height * layer->kernel_width;
     const size_t group = channel / (layer->out_channels / layer->groups);
-    const uint8_t *planes = x + group * per_group * plane;
-    const int16_t *filter = weights + channel * per_group * taps;
+    const uint8_t *planes = x + group * per_group * layer->in_height * layer->in_width;
     for (uint32_t i = 0; i < layer->out_width; i++)
         sums[i] = layer->bias[channel];
-    for (size_t in = 0; in < per_group; in++)
-        for (uint32_t tap = 0; tap < layer->kernel_height; tap++) {
-            size_t y = (size_t)row * layer->stride + tap;
-            if (y < layer->pad_top || y - layer->pad_top >= layer->in_height)
-                continue;
-            add_row(layer, filter + in * taps + (size_t)tap * layer->kernel_width,
-                    planes + in * plane + (y - layer->pad_top) * layer->in_width, sums);
-        }
+    for (uint32_t column = 0; column < layer->kernel_width; column++)
+        add_column(layer, weights + channel * per_group * taps, planes, row, column, sums);
 }
 
 static void run(const coc_conv *layer, const void *weights, const uint8_t *x, uint8_t *y, void *scratch,

@@ -163,10 +163,12 @@ COC_INLINE void rescale_body(const coc_rescaling *op, const uint8_t *restrict x,
         y[i] = coc_requantize(x[i] - use.in_zero, use.multiplier, use.out_zero, use.out_max);
 }
 
-#define COC_OPS(level, target)                                                                                 \
+/* add_first: adds some codes from the beginning; returns their number. */
+#define COC_OPS(level, target, add_first)                                                                      \
     target static void add_##level(const coc_addition *op, const uint8_t *a, const uint8_t *b, uint8_t *y,    \
                                    size_t count) {                                                             \
-        add_body(op, a, b, y, count);                                                                          \
+        const size_t done = add_first(op, a, b, y, count);                                                     \
+        add_body(op, a + done, b + done, y + done, count - done);                                              \
     }                                                                                                          \
     target static void global_pool_##level(const coc_global_pool *op, const uint8_t *x, uint8_t *y) {          \
         global_pool_body(op, x, y);                                                                            \
@@ -188,9 +190,10 @@ COC_INLINE void rescale_body(const coc_rescaling *op, const uint8_t *restrict x,
     static const coc_ops ops_##level = {add_##level,      global_pool_##level,  linear_##level,                \
                                         max_pool_##level, average_pool_##level, rescale_##level};
 
-COC_OPS(any, )
+#define NONE(op, a, b, y, count) 0
+COC_OPS(any, , NONE)
 #if defined(__x86_64__) && defined(__GNUC__)
-COC_OPS(avx2, __attribute__((target("avx2"))))
+COC_OPS(avx2, __attribute__((target("avx2"))), coc_add_avx2)
 #endif
 
 const coc_ops *coc_ops_of(coc_level level) {

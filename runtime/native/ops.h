@@ -7,6 +7,7 @@
 /* y = clamp(rint((a * a_factor + b * b_factor - zero) * multiplier) + out_zero, 0, out_max) */
 typedef struct {
     int32_t a_factor, b_factor, zero; /* factors are 1 to 128; zero is both zero points, scaled */
+    int32_t shift;                    /* multiplier is 2^-shift */
     float multiplier;
     int32_t out_zero, out_max;
 } coc_addition;
@@ -64,6 +65,9 @@ typedef struct {
 size_t coc_window_scratch(const coc_window *op);
 
 const coc_ops *coc_ops_of(coc_level level);
+
+/* Adds the first codes, as many as it can do faster than ops.c; their number, which may be 0. */
+size_t coc_add_avx2(const coc_addition *op, const uint8_t *a, const uint8_t *b, uint8_t *y, size_t count);
 
 /* Packed codes as integers: int16 [count]. */
 void coc_decode(const uint8_t *codes, uint32_t bits, coc_encoding encoding, size_t count, int16_t *integers);
