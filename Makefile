@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+RESULTS := benchmarks/results
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: test lint demo native fuzz examples figures clean .venv
+.PHONY: test lint demo native fuzz examples measurements figures clean .venv
 
 test: lint
 	$(BIN)/pytest
@@ -32,7 +33,16 @@ examples: $(INSTALLED)
 	$(BIN)/python benchmarks/examples.py
 	$(BIN)/python benchmarks/packed_weights.py --json benchmarks/results/packed_weights.json
 
-# The figures of README.md and its picture, from the committed JSON.
+# Kernels and whole models against ONNX Runtime: minutes, on a quiet x86-64 machine. Then the integers of whole
+# test splits on every CPU level: half an hour. Needs the images in data/cifar10 and the networks in data/weights.
+measurements: $(INSTALLED)
+	$(BIN)/python benchmarks/conv_kernels.py --json $(RESULTS)/conv_kernels.json
+	$(BIN)/python benchmarks/avx2_only.py benchmarks/conv_kernels.py --json $(RESULTS)/conv_kernels_avx2_only.json
+	$(BIN)/python benchmarks/native_models.py --json $(RESULTS)/native_models.json
+	$(BIN)/python benchmarks/avx2_only.py benchmarks/native_models.py --json $(RESULTS)/native_models_avx2_only.json
+	$(BIN)/python benchmarks/exactness.py --json $(RESULTS)/exactness.json
+
+# The figures of README.md, docs/native.md and the picture, from the committed JSON.
 figures: $(INSTALLED)
 	$(BIN)/python benchmarks/readme.py
 

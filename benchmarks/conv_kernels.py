@@ -17,18 +17,19 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import platform
+import os
 import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from coc_bench.environment import environment
 from coc_runtime import arithmetic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -316,23 +317,13 @@ def measure(
     }
 
 
-def environment() -> dict:
-    info = Path("/proc/cpuinfo").read_text()
-    flags = next(line for line in info.splitlines() if line.startswith("flags")).split()
-    model = next(line for line in info.splitlines() if line.startswith("model name")).split(":")[1].strip()
+def circumstances() -> dict[str, Any]:
     compiler = subprocess.run(["cc", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
-    known = ("avx2", "avx_vnni", "avx512bw", "avx512vl", "avx512_vnni")
-    return {
-        "cpu": model,
-        "flags": [f for f in known if f in flags],
+    return environment() | {
         "compiler": compiler,
-        "onnxruntime": onnxruntime.__version__,
-        "onnx": onnx.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
         "threads": 1,
         "load_average": Path("/proc/loadavg").read_text().split()[:3],
+        "onnxruntime_altered": os.environ.get("COC_ONNXRUNTIME"),  # by avx2_only.py
     }
 
 
@@ -351,12 +342,8 @@ def main() -> None:
         "--kernel", action="append", default=[], help="measure only this kernel; may be repeated"
     )
     arguments = parser.parse_args()
-    env = environment()
-    levels = (
-        1
-        | ("avx2" in env["flags"]) << 1
-        | ({"avx512bw", "avx512vl", "avx512_vnni"} <= set(env["flags"])) << 2
-    )
+    env = circumstances()
+    levels = 1 | ("avx2" in env["flags"]) << 1 | ({"avx512bw", "avx512_vnni"} <= set(env["flags"])) << 2
     with tempfile.TemporaryDirectory() as folder:
         native = load_native(Path(folder))
         tick = tick_microseconds(native)

@@ -22,12 +22,13 @@ def command(name: str, *arguments: object) -> None:
 
 def export_and_bench(run: Path, data: str, rounds: int) -> None:
     """Export a finished DPQE run and its float peers, and measure them side by side, in its folder."""
-    command("coc-export", run / "model.pt", "--out", run / "model.onnx", "--data", data)
+    artifacts = (run / "model.onnx", run / "model.coc")
+    command("coc-export", run / "model.pt", "--out", artifacts[0], "--out", artifacts[1], "--data", data)
     command("coc-export", run / "00-original/model.pt", "--float", "--out", run / "original.onnx")
     command("coc-export", run / "02-prune/model.pt", "--float", "--out", run / "pruned.onnx")
     peers = ("--original", run / "original.onnx", "--int8-of", run / "pruned.onnx")
     rest = ("--data", data, "--rounds", rounds, "--json", run / "bench.json")
-    command("coc-bench", run / "model.onnx", *peers, *rest)
+    command("coc-bench", *artifacts, *peers, *rest)
 
 
 def main() -> None:
@@ -48,8 +49,10 @@ def summary(out: Path) -> dict[str, Any]:
     """The figures of a finished run, gathered from history, report and benchmark."""
     history = json.loads((out / "history.json").read_text())
     report = json.loads((out / "model.report.json").read_text())
-    runs = {run["kind"]: run for run in json.loads((out / "bench.json").read_text())["runs"]}
-    artifact, original = runs["artifact"], runs["original"]
+    runs = json.loads((out / "bench.json").read_text())["runs"]
+    original = next(run for run in runs if run["kind"] == "original")
+    artifacts = {Path(run["artifact"]).suffix: run for run in runs if run["kind"] == "artifact"}
+    artifact = artifacts[".onnx"]
     return {
         "stages": [{key: record[key] for key in STAGE_KEYS} for record in history],
         "exported_accuracy": report["parity"]["accuracy"],
@@ -60,8 +63,10 @@ def summary(out: Path) -> dict[str, Any]:
         "bitops_cr_uniform": artifact["bitops_cr_uniform"],
         "cr": artifact["cr"],
         "exit_share": artifact["exit_share"],
-        "file_bytes": {"original": original["file_bytes"], "compressed": artifact["file_bytes"]},
-        "latency_us": {"original": original["latency_us"], "compressed": artifact["latency_us"]},
+        "file_bytes": {"original": original["file_bytes"]}
+        | {run["artifact"]: run["file_bytes"] for run in artifacts.values()},
+        "latency_us": {"original": original["latency_us"]}
+        | {run["backend"]: run["latency_us"] for run in artifacts.values()},
     }
 
 
@@ -79,7 +84,8 @@ def table(result: dict[str, Any]) -> str:
         f"{'exported':<12}{result['exported_accuracy']:>9.2f}%{result['bitops_cr']:>10.1f}x"
         f"{result['bitops_cr_uniform']:>10.1f}x{result['cr']:>8.1f}x"
     )
-    sizes, latency = result["file_bytes"], result["latency_us"]
+    sizes = ", ".join(f"{name} {count:,}" for name, count in result["file_bytes"].items())
+    latency = ", ".join(f"{name} {row['mean']:.1f}" for name, row in result["latency_us"].items())
     shares = ", ".join(f"exit {k}: {share:.1%}" for k, share in enumerate(result["exit_share"]))
     return "\n".join(
         (
@@ -88,15 +94,10 @@ def table(result: dict[str, Any]) -> str:
             f"parity      {result['differing_logits']} differing logits, "
             f"{result['flipped_exits']} flipped exits",
             f"exits       {shares}",
-            f"file        {sizes['original']:,} -> {sizes['compressed']:,} bytes",
-            f"latency     {_microseconds(latency, 'p50')} median, {_microseconds(latency, 'mean')} mean "
-            "(one image, one thread)",
+            f"bytes       {sizes}",
+            f"us          {latency} (mean, one image, one thread)",
         )
     )
-
-
-def _microseconds(latency: dict[str, dict[str, float]], key: str) -> str:
-    return f"{latency['original'][key]:.1f} -> {latency['compressed'][key]:.1f} us"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from demo import ROOT, command, export_and_bench
 
 NAMES = ("cifar10-resnet20-1x8", "cifar10-resnet20-4x8")
 DATA = "imagefolder:data/cifar10"
-KEPT = ("history.json", "model.pt", "model.report.json", "bench.json")
+KEPT = ("history.json", "model.pt", "model.report.json", "model.coc.report.json", "bench.json")
 
 
 def compress(name: str, extra: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Rewrite the figures of README.md, and its picture, from the committed JSON; --check only compares."""
+"""Rewrite the figures of README.md and docs/native.md, and the picture, from the committed JSON."""
 
 import argparse
 import json
@@ -15,7 +15,9 @@ from coc_export import cli as export
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
 EXAMPLES = ("cifar10-resnet20-1x8", "cifar10-resnet20-4x8")
+DATA = "imagefolder:data/cifar10"
 PICTURE = ROOT / "docs/chain.png"
+PAGES = (ROOT / "README.md", ROOT / "docs/native.md")
 
 
 def read(path: Path) -> Any:
@@ -29,25 +31,32 @@ def example(name: str, file: str) -> Any:
 def headline() -> str:
     """What each example came to, against its original."""
     lines = [
-        "| | accuracy | BitOpsCR | (uniform) | CR | file | latency, mean | fewer BitOps, faster |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | accuracy | BitOpsCR | (uniform) | CR | file | ONNX Runtime | native | fewer BitOps, faster |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    first = {run["kind"]: run for run in example(EXAMPLES[0], "bench.json")["runs"]}["original"]
+    first = named_runs(EXAMPLES[0])["original"]
     lines.append(
         f"| original: ResNet-56, float | {first['accuracy']:.2%} | 1x | 1x | 1x | {_kilobytes(first)} "
-        f"| {first['latency_us']['mean']:,.0f} us | |"
+        f"| {first['latency_us']['mean']:,.0f} us | | |"
     )
     for name in EXAMPLES:
-        runs = {run["kind"]: run for run in example(name, "bench.json")["runs"]}
-        run, record = runs["artifact"], example(name, "history.json")[-1]
+        runs, record = named_runs(name), example(name, "history.json")[-1]
+        run = runs[".coc"]
         lines.append(
             f"| [{record['model'].replace('resnet', 'ResNet-')} {record['bits']}, "
             f"{len(record['thresholds'])} early exits](examples/{name}) | {run['accuracy']:.2%} "
             f"| {run['bitops_cr']:.0f}x | {run['bitops_cr_uniform']:.0f}x | {run['cr']:.0f}x "
-            f"| {_kilobytes(run)} | {run['latency_us']['mean']:,.0f} us | {run['bitops_cr']:.0f}x, "
+            f"| {_kilobytes(run)} | {runs['.onnx']['latency_us']['mean']:,.0f} us "
+            f"| {run['latency_us']['mean']:,.0f} us | {run['bitops_cr']:.0f}x, "
             f"{run['mean_speedup_over_original']:.1f}x |"
         )
     return "\n".join(lines)
+
+
+def named_runs(name: str) -> dict[str, Any]:
+    """An example's benchmark: artifacts by their suffix, peers by their kind."""
+    runs = example(name, "bench.json")["runs"]
+    return {Path(run["artifact"]).suffix if run["kind"] == "artifact" else run["kind"]: run for run in runs}
 
 
 def _kilobytes(run: dict[str, Any]) -> str:
@@ -67,15 +76,18 @@ def compress_output() -> str:
 
 def export_output() -> str:
     name = EXAMPLES[0]
-    command = f"$ coc-export examples/{name}/model.pt --out model.onnx --data imagefolder:data/cifar10"
-    summary = export.summary(example(name, "model.report.json"))
-    return _console(command, summary, "wrote model.onnx and model.report.json")
+    command = f"$ coc-export examples/{name}/model.pt --out model.onnx --out model.coc --data {DATA}"
+    lines = [command]
+    for artifact, report in (("model.onnx", "model.report.json"), ("model.coc", "model.coc.report.json")):
+        lines += [f"{artifact}:", export.summary(example(name, report))]
+    lines += ["wrote model.onnx and model.report.json", "wrote model.coc and model.coc.report.json"]
+    return _console(*lines)
 
 
 def bench_output() -> str:
     runs = example(EXAMPLES[0], "bench.json")["runs"]
     peers = "--original original.onnx --int8-of pruned.onnx"
-    command = f"$ coc-bench model.onnx --data imagefolder:data/cifar10 {peers} --rounds 3000"
+    command = f"$ coc-bench model.onnx model.coc --data {DATA} {peers} --rounds 3000"
     return _console(command, bench_report.table(runs))
 
 
@@ -122,6 +134,104 @@ def environment() -> str:
     )
 
 
+def native() -> str:
+    """Whole models on the native back end: beside ONNX Runtime as it is, and as on a CPU with AVX2 alone."""
+    here, plain = (read(RESULTS / f"native_models{suffix}.json") for suffix in ("", "_avx2_only"))
+    lines = [
+        "| model | ONNX Runtime | native | faster | ONNX Runtime, AVX2 only | native, AVX2 | faster |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = {
+        "resnet20": "ResNet-20 1x8, no exits",
+        "resnet8": "ResNet-8 1x8, no exits",
+        "example": "the 1x8 example with its exits",
+    }
+    for key, name in names.items():
+        cells = []
+        for result, level in ((here[key], _best_level(here[key])), (plain[key], "native avx2")):
+            latency = result["latency_us"]
+            cells += [f"{latency[row]['mean']:.0f} us" for row in ("onnxruntime", level)]
+            cells.append(f"{result['faster_than_onnxruntime'][level]:.2f}x")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    best = _best_level(here["example"])
+    shown, run, sizes = here["example"], here["run_overhead"], here["session_bytes"]
+    original, faster = shown["latency_us"]["original float"]["mean"], shown["faster_than_original"]
+    held = plain["example"]["latency_us"]["original float"]["mean"]
+    held_faster, imports = plain["example"]["faster_than_original"]["native avx2"], here["import_ms"]
+    lines += [
+        "",
+        f"- The original, ResNet-56 in float under ONNX Runtime, takes {original:,.0f} us, mean over "
+        f"{shown['rounds']:,} test images: the",
+        f"  example is {faster[best]:.1f} times as fast. With both held to AVX2 the original takes",
+        f"  {held:,.0f} us and the example is {held_faster:.1f} times as fast.",
+        f"- A call of `Session.run` costs {run['overhead_us']:.1f} us beside the model. The example's file "
+        f"({shown['file_bytes']['coc']:,} bytes)",
+        f"  loads in {shown['load_ms']:.2f} ms.",
+        f"- A session of ResNet-20 takes {sizes['native avx2']:,} bytes at `avx2`, {sizes[best]:,} at "
+        f"`{best.removeprefix('native ')}`: weights as the kernels",
+        "  read them, activations and scratch.",
+        f"- `import coc_runtime` takes {imports['coc_runtime']:.0f} ms (NumPy {imports['numpy']:.0f}). "
+        f"The wheel has {here['wheel_bytes']:,} bytes.",
+    ]
+    return "\n".join(lines)
+
+
+def _best_level(result: dict[str, Any]) -> str:
+    """The fastest native subject of a model."""
+    ratios = result["faster_than_onnxruntime"]
+    return max((name for name in ratios if name.startswith("native")), key=ratios.__getitem__)
+
+
+def kernels() -> str:
+    """The kernel that the planner takes for a layer against QLinearConv: MACs per cycle, and the ratio."""
+    here, plain = (read(RESULTS / f"conv_kernels{suffix}.json")["runs"] for suffix in ("", "_avx2_only"))
+    lines = [
+        "| layer | ONNX Runtime | AVX-512 | faster | ONNX Runtime, AVX2 only | AVX2 | faster |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for first, second in zip(here, plain, strict=True):
+        assert first["layer"] == second["layer"]
+        cells = []
+        for run, level in ((first, None), (second, "avx2")):
+            row = next(row for row in run["kernels"] if level in (None, row["level"]))
+            cells += [f"{run['onnxruntime']['macs_per_cycle']:.0f}", f"{row['macs_per_cycle']:.0f}"]
+            cells.append(f"{row['ratio_min']:.2f}x")
+        lines.append(f"| {first['layer']} | {' | '.join(cells)} |")
+    lines += ["", "Columns without x are multiply-accumulates per cycle."]
+    return "\n".join(lines)
+
+
+def exactness() -> str:
+    """How many logits were compared on each level, and how many differ."""
+    result = read(RESULTS / "exactness.json")
+    lines = [
+        "| data | network | weights x activations | level | images | logits | differ | exits differ |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    cases: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in result["runs"]:
+        key = (row["data"], row["network"], row["level"], str(row["images"]))
+        cases.setdefault(key, []).append(row)
+    for (data, network, level, images), rows in cases.items():
+        compared, logits, exits = (
+            sum(row[key] for row in rows) for key in ("logits", "differing_logits", "differing_exits")
+        )
+        lines.append(
+            f"| {data} | {network} | {', '.join(row['bits'] for row in rows)} | {level} "
+            f"| {int(images):,} | {compared:,} | {logits} | {exits} |"
+        )
+    return "\n".join(lines)
+
+
+def fuzz() -> str:
+    result = read(RESULTS / "fuzz.json")
+    found = "something failed" if result["failed"] else "nothing was found"
+    return (
+        f"The last recorded run: {result['runs']:,} inputs in {result['seconds']} s, "
+        f"{result['edges_covered']:,} edges covered; {found}."
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "compress": compress_output,
@@ -131,6 +241,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "packed": packed,
     "demo": demo,
     "environment": environment,
+    "native": native,
+    "kernels": kernels,
+    "exactness": exactness,
+    "fuzz": fuzz,
 }
 
 
@@ -175,13 +289,13 @@ def draw(path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit with 1 if README.md is out of date")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a page is out of date")
     options = parser.parse_args()
-    path = ROOT / "README.md"
-    text = path.read_text()
+    texts = {path: path.read_text() for path in PAGES}
     if options.check:
-        return int(filled(text) != text)
-    path.write_text(filled(text))
+        return int(any(filled(text) != text for text in texts.values()))
+    for path, text in texts.items():
+        path.write_text(filled(text))
     draw(PICTURE)
     return 0
 
