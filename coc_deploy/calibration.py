@@ -46,6 +46,21 @@ def _acts(module: nn.Module) -> list[ActQuant]:
     return [act for act in module.modules() if isinstance(act, ActQuant) and act is not fixed]
 
 
+FARTHEST = 7
+"""Powers of two that the steps of an addition's operands may lie apart: one operand's codes then shift by
+up to 7 bits. A finer step would be below the coarser operand's rounding anyway."""
+
+
+def align_additions(network: Network, acts: list[ActQuant]) -> None:
+    free = {id(act) for act in acts}
+    for unit in network.modules():
+        if isinstance(unit, qat.QAdd):
+            coarsest = max(int(act.exponent) for act in unit.sources)
+            for act in unit.sources:
+                if id(act) in free:
+                    act.set_exponent(max(int(act.exponent), coarsest - FARTHEST))
+
+
 @torch.no_grad()
 def _observe(network: Network, acts: list[ActQuant], images: list[Tensor]) -> None:
     for act in acts:
@@ -54,4 +69,5 @@ def _observe(network: Network, acts: list[ActQuant], images: list[Tensor]) -> No
         network(x)
     for act in acts:
         act.calibrate()
+    align_additions(network, acts)
     qat.set_mode(network, Mode.TRAIN)

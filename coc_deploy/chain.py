@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from coc_runtime import cost, datasets, files
+from coc_runtime import cost, datasets, files, quality
+from coc_runtime.arithmetic import Task
 from coc_runtime.cost import LayerCost
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from . import checkpoint, thresholds, train
+from . import checkpoint, locking, losses, machine, report, thresholds, train
 from .checkpoint import Checkpoint
 from .counting import segment_layers
 from .network import Network, exit_logits
@@ -27,8 +29,13 @@ from .state import Context, State
 
 Show = Callable[[dict[str, Any]], None]
 
-AUGMENT = {"digits": train.Augment(1, False), "cifar10": train.Augment(4, True)}
-"""The usual augmentation; image folders are treated like CIFAR-10."""
+AUGMENT = {
+    "digits": train.Augment(1, False),
+    "rotated-digits": train.Augment(1, False),
+    "cifar10": train.Augment(4, True),
+    "svhn": train.Augment(4, False),
+}
+"""The usual augmentation; all other data are treated like CIFAR-10."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,19 +51,105 @@ class Data:
         return cls(*(datasets.load(spec, split) for split in ("train", "calibration", "test")))
 
 
-def rehearse(recipe: Recipe, data: Data) -> None:
-    """Build what every stage will build, untrained, so that what cannot work fails before any training."""
-    network = _untrained(recipe, data)
-    for letter in recipe.chain:
-        network = STAGES[letter].transform(network, recipe)
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a chain starts from, and what its ratios are relative to: the original float model's costs."""
+
+    network: Network
+    bitops: int
+    bits: int
+    chain: str = ""
+    """stages that a given checkpoint went through before"""
 
 
-def _untrained(recipe: Recipe, data: Data) -> Network:
+def start(recipe: Recipe, data: Data) -> Start:
+    """An untrained network, or the one of the checkpoint that the recipe names."""
+    _check_task(recipe, data)
     _, channels, height, width = data.training.images.shape
     if min(height, width) < 8:
         raise CocError(f"data '{recipe.data}': images of {height}x{width} are too small, at least 8x8")
+    classes = len(data.training.classes)
+    if recipe.original.checkpoint:
+        given = Path(recipe.original.checkpoint)
+        return _given(given, (channels, height, width), classes, recipe.task)
     torch.manual_seed(recipe.seed)
-    return distill.build(recipe.original, channels, len(data.training.classes), (height, width))
+    network = distill.build(recipe.original, channels, classes, (height, width))
+    layers = _flat(segment_layers(network))
+    return Start(network, cost.bitops(layers), cost.stored_bits(layers))
+
+
+def _check_task(recipe: Recipe, data: Data) -> None:
+    """Raise CocError unless the data hold what the recipe's task predicts."""
+    if data.training.task is Task(recipe.task):
+        return
+    if data.training.task is Task.REGRESSION:
+        held, advice = "numbers to predict", 'set task = "regression", or name data of classes, e.g. digits'
+    else:
+        held, advice = (
+            "classes",
+            'leave task = "regression" out, or name data of numbers, e.g. rotated-digits',
+        )
+    raise CocError(f"recipe: task = '{recipe.task}', but data '{recipe.data}' hold {held}: {advice}")
+
+
+def _given(path: Path, shape: tuple[int, int, int], classes: int, task: str) -> Start:
+    loaded = checkpoint.load(path)
+    trained = loaded.meta.get("task", Task.CLASSIFICATION.value)
+    if trained != task:
+        raise CocError(
+            f"{path}: a model of a {trained}, but the recipe's task is {task}: set task = '{trained}'"
+        )
+    found = (*loaded.network.input_shape, loaded.network.arch.classes)
+    if found != (*shape, classes):
+        raise CocError(
+            f"{path}: takes images of {list(found[:3])} in {found[3]} classes, the data have {list(shape)} "
+            f"in {classes}; name its own data"
+        )
+    meta = loaded.meta
+    try:
+        return Start(loaded.network, meta["original_bitops"], meta["original_bits"], meta["chain"])
+    except KeyError as error:
+        raise CocError(f"{path}: does not say {error}; use a model.pt that coc-compress wrote") from error
+
+
+def rehearse(recipe: Recipe, data: Data) -> list[Network]:
+    """Build what every stage will build, untrained, so that what cannot work fails before any training."""
+    networks = [start(recipe, data).network]
+    for index, letter in enumerate(recipe.chain, start=1):
+        networks.append(STAGES[letter].transform(networks[-1], recipe.at(index)))
+    return networks
+
+
+def plan(recipe: Recipe, data: Data) -> list[dict[str, Any]]:
+    """What would run, a record per stage: costs of its rehearsed network with no image leaving early."""
+    given = start(recipe, data)
+    epochs = _epochs_of(recipe)
+    steps = max(1, len(data.training.images) // recipe.batch)
+    records = []
+    for index, network in enumerate(rehearse(recipe, data)):
+        layers = _flat(segment_layers(network))
+        records.append(
+            {
+                "stage": NAMES[recipe.chain[index - 1]] if index else "original",
+                "section": recipe.section_name(index),
+                "model": network.arch.name.rpartition(":")[2],
+                "bits": "x".join(str(bits) for bits in chain_bits(network)),
+                "exits": len(network.heads),
+                "macs": sum(layer.macs for layer in layers),
+                "bitops": cost.bitops(layers),
+                "bitops_cr": given.bitops / cost.bitops(layers),
+                "cr": given.bits / cost.stored_bits(layers),
+                "epochs": epochs[index],
+                "steps": epochs[index] * steps,
+            }
+        )
+    return records
+
+
+def _epochs_of(recipe: Recipe) -> list[int]:
+    """Epochs of every stage, the original's first: none if it is given as a checkpoint."""
+    stages = [recipe.section(index).epochs for index in range(1, len(recipe.chain) + 1)]
+    return [0 if recipe.original.checkpoint else recipe.original.epochs, *stages]
 
 
 def run(recipe: Recipe, out: Path, reuse: Path | None, show: Show) -> Checkpoint:
@@ -67,13 +160,22 @@ def run(recipe: Recipe, out: Path, reuse: Path | None, show: Show) -> Checkpoint
     """
     if reuse is not None and not reuse.is_dir():
         raise CocError(f"--reuse {reuse}: no such folder; give the folder of a finished run")
-    data = Data.load(recipe.data)
-    files.make_folder(out)
-    rehearse(recipe, data)
+    with machine.fabric().rank_zero_first():  # which downloads
+        data = Data.load(recipe.data)
+    with locking.hold(out):
+        return _run(recipe, data, out, reuse, show)
+
+
+def _run(recipe: Recipe, data: Data, out: Path, reuse: Path | None, show: Show) -> Checkpoint:
+    rehearsed = rehearse(recipe, data)
+    if len(rehearsed[-1].heads) == 1 and Task(recipe.task) is Task.REGRESSION:
+        advice = "with one no image leaves early; give e.positions two"
+        tqdm.write(f"  warning: a regression compares exits, so {advice}")
     for index in range(len(recipe.chain) + 1):
         _check_key(_folder(recipe, out, index), recipe.key(recipe.chain[:index]))
-    files.write_json(out / "recipe.json", recipe.as_dict())
-    stage = _original(recipe, data, out, reuse)
+    machine.once(files.write_json, out / "recipe.json", recipe.as_dict())
+    begun = start(recipe, data)
+    stage = _original(recipe, data, out, reuse, begun)
     original = stage.network
     show(stage.history[-1])
     for index, letter in enumerate(recipe.chain, start=1):
@@ -84,12 +186,13 @@ def run(recipe: Recipe, out: Path, reuse: Path | None, show: Show) -> Checkpoint
             context = _context(recipe, data, folder, NAMES[letter], key, index)
             started = time.perf_counter()
             state = STAGES[letter].run(State(stage.network, original, stage.history), context)
-            record = _record(NAMES[letter], state.network, original, recipe, data, started, folder)
-            finished = _finish(folder, key, state.network, (*stage.history, record), recipe, data, original)
+            record = _record(NAMES[letter], state.network, begun, data, started, folder)
+            finished = _finish(folder, key, state.network, (*stage.history, record), recipe, data, begun)
         stage = finished
         show(stage.history[-1])
         _write_history(out, stage.history)
-    files.write_bytes(out / "model.pt", (folder / "model.pt").read_bytes())
+    machine.once(files.write_bytes, out / "model.pt", (folder / "model.pt").read_bytes())
+    machine.once(report.write, out, recipe, stage.history)
     return stage
 
 
@@ -99,21 +202,20 @@ def _folder(recipe: Recipe, out: Path, index: int) -> Path:
     return out / f"{index:02d}-{name}"
 
 
-def _original(recipe: Recipe, data: Data, out: Path, reuse: Path | None) -> Checkpoint:
+def _original(recipe: Recipe, data: Data, out: Path, reuse: Path | None, begun: Start) -> Checkpoint:
+    """The trained original; one that is given is only measured."""
     folder, key = _folder(recipe, out, 0), recipe.key("")
     finished = _finished(folder, key, reuse)
     if finished is None:
         context = _context(recipe, data, folder, "original", key, 0)
-        network = _untrained(recipe, data)
+        network, config = begun.network, recipe.original
         started = time.perf_counter()
-        context.fit(
-            network,
-            recipe.original,
-            lambda x, y: train.cross_entropy(network(x), y),
-            context.float_mode(network),
-        )
-        record = _record("original", network, network, recipe, data, started, folder)
-        finished = _finish(folder, key, network, (record,), recipe, data, network)
+        if not config.checkpoint:
+            plain = losses.OBJECTIVES[context.task].plain
+            modes = context.modes(network, config)
+            context.fit(network, config, lambda x, y: plain(network(x), y), modes)
+        record = _record("original", network, begun, data, started, folder)
+        finished = _finish(folder, key, network, (record,), recipe, data, begun)
     _write_history(out, finished.history)
     return finished
 
@@ -127,7 +229,9 @@ def _context(recipe: Recipe, data: Data, folder: Path, name: str, key: str, inde
     )
     seed = recipe.seed * 16 + index
     torch.manual_seed(seed)
-    return Context(recipe, name, key, seed, folder, data.training, data.calibration, augment)
+    later = sum(_epochs_of(recipe)[index + 1 :])
+    seen = recipe.at(index)
+    return Context(seen, name, key, seed, folder, data.training, data.calibration, augment, later)
 
 
 def _finished(folder: Path, key: str, reuse: Path | None) -> Checkpoint | None:
@@ -135,15 +239,19 @@ def _finished(folder: Path, key: str, reuse: Path | None) -> Checkpoint | None:
     if reuse is not None and not (folder / "result.json").exists():
         other = reuse / folder.name
         if _key_of(other) == key:
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary = folder.with_name(f".{folder.name}.tmp")
-            shutil.rmtree(temporary, ignore_errors=True)
-            try:
-                shutil.copytree(other, temporary)
-                temporary.rename(folder)
-            except OSError as error:
-                raise CocError(f"{other}: cannot be copied to {folder} ({error.strerror})") from error
+            machine.once(_copy, other, folder)
     return checkpoint.load(folder / "model.pt") if _check_key(folder, key) else None
+
+
+def _copy(other: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        shutil.copytree(other, temporary)
+        temporary.rename(folder)
+    except OSError as error:
+        raise CocError(f"{other}: cannot be copied to {folder} ({error.strerror})") from error
 
 
 def _check_key(folder: Path, key: str) -> bool:
@@ -175,24 +283,25 @@ def _finish(
     history: tuple[dict[str, Any], ...],
     recipe: Recipe,
     data: Data,
-    original: Network,
+    begun: Start,
 ) -> Checkpoint:
     """Write model.pt, then result.json, whose presence says that the stage is finished."""
-    layers = _flat(segment_layers(original))
     meta = {
-        "chain": recipe.chain[: len(history) - 1],
+        "chain": begun.chain + recipe.chain[: len(history) - 1],
         "data": data.training.name,
         "classes": [str(name) for name in data.training.classes],
         "chain_bits": list(chain_bits(network)),
-        "original_bitops": cost.bitops(layers),
-        "original_bits": cost.stored_bits(layers),
+        "original_bitops": begun.bitops,
+        "original_bits": begun.bits,
         "seed": recipe.seed,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
+    if Task(recipe.task) is not Task.CLASSIFICATION:
+        meta["task"] = recipe.task
     result = Checkpoint(network.eval(), history, meta)
-    checkpoint.save(folder / "model.pt", result)
-    files.write_json(folder / "result.json", {"key": key, **history[-1]})
-    (folder / "progress.pt").unlink(missing_ok=True)
+    machine.once(checkpoint.save, folder / "model.pt", result)
+    machine.once(files.write_json, folder / "result.json", {"key": key, **history[-1]})
+    machine.once((folder / "progress.pt").unlink, True)
     return checkpoint.load(folder / "model.pt")
 
 
@@ -207,32 +316,34 @@ def _flat(segments: list[list[LayerCost]]) -> list[LayerCost]:
 
 
 def _record(
-    name: str, network: Network, original: Network, recipe: Recipe, data: Data, started: float, folder: Path
+    name: str, network: Network, begun: Start, data: Data, started: float, folder: Path
 ) -> dict[str, Any]:
-    """What history.json holds for a stage: test accuracy (integer mode where quantized), costs, time."""
+    """What history.json holds for a stage: test quality (in integer mode where quantized), costs, time."""
     seconds = time.perf_counter() - started
     logits = exit_logits(network, data.test.images)
     segments = segment_layers(network)
     cumulative = np.cumsum([cost.bitops(segment) for segment in segments]).tolist()
     uniform = np.cumsum([cost.uniform_bitops(segment, chain_bits(network)) for segment in segments])
-    gated = thresholds.gate(logits, data.test.labels, network.thresholds, cumulative)
-    original_layers = _flat(segment_layers(original))
+    task = data.test.task
+    gated = thresholds.gate(logits, data.test.labels, network.thresholds, cumulative, task)
+    each = [quality.measure(exit_, data.test.labels, task) for exit_ in logits]
+    measured = "accuracy" if task is Task.CLASSIFICATION else "mae"
     expected_uniform = float(np.dot(gated.shares, uniform))
     stored = cost.stored_bits(_flat(segments))
     epochs = _epochs(folder)
     return {
         "stage": name,
-        "model": network.arch.name,
+        "model": network.arch.name.rpartition(":")[2],
         "bits": "x".join(str(bits) for bits in chain_bits(network)),
-        "accuracy": gated.accuracy,
-        "exit_accuracy": [train.accuracy(exit_, data.test.labels) for exit_ in logits],
+        **gated.quality,
+        f"exit_{measured}": [found[measured] for found in each],
         "exit_share": list(gated.shares),
         "thresholds": list(network.thresholds),
         "macs": sum(layer.macs for layer in _flat(segments)),
         "expected_bitops": gated.bitops,
-        "bitops_cr": cost.bitops(original_layers) / gated.bitops,
-        "bitops_cr_uniform": cost.bitops(original_layers) / expected_uniform,
-        "cr": cost.stored_bits(original_layers) / stored,
+        "bitops_cr": begun.bitops / gated.bitops,
+        "bitops_cr_uniform": begun.bitops / expected_uniform,
+        "cr": begun.bits / stored,
         "stored_bits": stored,
         "test_images": len(data.test.labels),
         "seconds": seconds if epochs is None else sum(epoch["seconds"] for epoch in epochs),
@@ -248,4 +359,4 @@ def _epochs(folder: Path) -> list[dict[str, float]] | None:
 
 def _write_history(out: Path, history: tuple[dict[str, Any], ...]) -> None:
     lines = ",\n".join(json.dumps(record) for record in history)
-    files.write_bytes(out / "history.json", f"[\n{lines}\n]\n".encode())
+    machine.once(files.write_bytes, out / "history.json", f"[\n{lines}\n]\n".encode())

@@ -12,12 +12,18 @@ from torch import Tensor
 from coc_runtime import files
 from coc_runtime.errors import CocError
 
+from . import body as bodies
 from .models import Architecture
 from .network import ExitSpec, Network, resize
 from .rewriting import QuantSpec
 
 FORMAT = "coc-deploy model"
-VERSION = 1
+VERSION = 2
+"""Version 1 held no body: its networks are CIFAR ResNets, which their architecture builds."""
+
+
+MOST_VALUES = 1 << 26
+"""Of an image in a file, so that a damaged size does not take all memory."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "format": FORMAT,
             "version": VERSION,
             "architecture": network.arch.as_dict(),
+            "body": network.describe(),
             "image_size": list(network.image_size),
             "quantization": asdict(network.quant) if network.quant else None,
             "exits": asdict(network.exits) if network.exits else None,
@@ -71,7 +78,7 @@ def load(path: Path) -> Checkpoint:
         raise CocError(f"{path}: not a coc-deploy model (torch cannot read it as plain data)") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise CocError(f"{path}: not a coc-deploy model; use a model.pt that coc-compress wrote")
-    if data.get("version") != VERSION:
+    if data.get("version") not in (1, VERSION):
         raise CocError(f"{path}: format version {data.get('version')}, this coc-deploy reads {VERSION}")
     try:
         return Checkpoint(_rebuild(data), tuple(data["history"]), data["meta"])
@@ -81,9 +88,15 @@ def load(path: Path) -> Checkpoint:
 
 
 def _rebuild(data: dict[str, Any]) -> Network:
-    network = Network(Architecture(**data["architecture"]), tuple(data["image_size"]))
     state = {name: t.float() if t.dtype == torch.float16 else t for name, t in data["state"].items()}
-    resize(network, state)
+    architecture, (height, width) = Architecture(**data["architecture"]), data["image_size"]
+    if not 0 < architecture.channels * height * width <= MOST_VALUES:
+        raise CocError(f"images of {architecture.channels} x {height} x {width}")
+    if data["version"] == 1:
+        network = Network(architecture, (height, width))
+        resize(network, state)
+    else:
+        network = Network(architecture, (height, width), bodies.rebuild(data["body"], state))
     if data["exits"] is not None:
         exits = data["exits"] | {"positions": tuple(data["exits"]["positions"])}
         network.add_exits(ExitSpec(**exits))

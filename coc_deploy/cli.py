@@ -8,14 +8,16 @@ from typing import Any
 from coc_runtime.errors import CocError
 
 COLUMNS = "stage     model        bits  accuracy  BitOpsCR  uniform      CR     time  exits"
+NUMBER_COLUMNS = COLUMNS.replace("  accuracy", "       MAE       R2")
+"""Of a regression."""
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="coc-compress", description=__doc__)
-    result.add_argument("recipe", type=Path, help="recipe.toml: chain, data, and a section per stage")
     result.add_argument(
-        "--out", type=Path, required=True, metavar="RUN", help="folder of the run; continued if it exists"
+        "recipe", type=Path, nargs="?", help="recipe.toml: chain, data, and a section per stage"
     )
+    result.add_argument("--out", type=Path, metavar="RUN", help="folder of the run; continued if it exists")
     result.add_argument(
         "--set",
         action="append",
@@ -27,39 +29,93 @@ def parser() -> argparse.ArgumentParser:
         "--reuse", type=Path, metavar="RUN", help="take finished stages of equal recipe from another run"
     )
     result.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    result.add_argument(
+        "--check", action="store_true", help="rehearse: say what would run and what it costs, train nothing"
+    )
+    result.add_argument(
+        "--list", action="store_true", help="list models, data sets, and stages with their keys"
+    )
     return result
 
 
 def row(record: dict[str, Any]) -> str:
     """One stage as a line of the table on screen."""
+    quality = f"{record['accuracy']:>9.2f}%" if record["accuracy"] is not None else _errors(record)
     shares = " ".join(f"{share:.0%}" for share in record["exit_share"]) if record["thresholds"] else "-"
     return (
-        f"{record['stage']:<10}{record['model']:<10}{record['bits']:>7}{record['accuracy']:>9.2f}%"
+        f"{record['stage']:<10}{record['model']:<10}{record['bits']:>7}{quality}"
         f"{record['bitops_cr']:>9.1f}x{record['bitops_cr_uniform']:>8.1f}x{record['cr']:>7.1f}x"
         f"{record['seconds']:>8.0f}s  {shares}"
     )
 
 
+def _errors(record: dict[str, Any]) -> str:
+    return f"{record['mae']:>10.4f}{record['r2']:>9.4f}"
+
+
 def show(record: dict[str, Any]) -> None:
     """Print a stage's line, the first one under the table's head."""
     if record["stage"] == "original":
-        print(COLUMNS)
+        print(NUMBER_COLUMNS if record["accuracy"] is None else COLUMNS)
     print(row(record), flush=True)
+
+
+def list_all() -> None:
+    """Print what a recipe can name: models, data sets, and the stages with their keys and defaults."""
+    from coc_runtime import datasets
+
+    from . import models
+    from .listing import stages
+
+    print("models:")
+    for names, description in models.listing():
+        print(f"  {names}\n       {description}")
+    print(f"data:   {datasets.SPECS}\nstages:")
+    for stage in stages():
+        print(f"  {stage.letter}  [{stage.section}]  {stage.summary}")
+        for key, default in stage.keys:
+            print(f"       {key} = {default}")
+
+
+def show_plan(records: list[dict[str, Any]]) -> None:
+    """Print what would run, a line per stage."""
+    print(
+        f"{'stage':<10}{'section':<12}{'model':<12}{'bits':>7}{'exits':>6}{'MACs':>16}{'BitOps':>20}", end=""
+    )
+    print(f"{'BitOpsCR':>10}{'CR':>8}{'epochs':>8}{'steps':>9}")
+    for record in records:
+        print(
+            f"{record['stage']:<10}{'[' + record['section'] + ']':<12}{record['model']:<12}"
+            f"{record['bits']:>7}{record['exits']:>6}{record['macs']:>16,}{record['bitops']:>20,}"
+            f"{record['bitops_cr']:>9.1f}x{record['cr']:>7.1f}x{record['epochs']:>8}{record['steps']:>9,}"
+        )
+    epochs, steps = (sum(record[key] for record in records) for key in ("epochs", "steps"))
+    print(f"{epochs:,} epochs, {steps:,} steps in all; costs are those of images that pass every exit")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; 0 on success, 2 with one line on stderr when the input is wrong, 130 when interrupted."""
     options = parser().parse_args(arguments)
     try:
+        if not options.list and options.recipe is None:
+            raise CocError("which recipe? coc-compress recipe.toml --out RUN (or --list)")
+        if not options.list and not options.check and options.out is None:
+            raise CocError("--out RUN is missing: the folder of the run (or --check)")
         import torch
 
         from . import chain, recipe
 
+        if options.list:
+            list_all()
+            return 0
         if options.threads is not None:
             if options.threads < 1:
                 raise CocError(f"--threads {options.threads}: must be at least 1")
             torch.set_num_threads(options.threads)
         chosen = recipe.load(options.recipe, options.set)
+        if options.check:
+            show_plan(chain.plan(chosen, chain.Data.load(chosen.data)))
+            return 0
         chain.run(chosen, options.out, options.reuse, show)
         print(f"wrote {options.out / 'model.pt'}")
     except CocError as error:

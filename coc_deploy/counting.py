@@ -57,19 +57,28 @@ class _Recorder(fx.Interpreter):
             return LayerCost(name, weights, weights, module.weight_bits, bits, result.shape[1])
         if isinstance(module, nn.Conv2d):
             weights, pixels = module.weight.numel(), result.shape[2] * result.shape[3]
-            own = 0 if module.bias is None else module.bias.numel()
-            norms = [self.layers.get(str(user.target)) for user in node.users]
-            own += sum(2 * norm.num_features for norm in norms if isinstance(norm, nn.BatchNorm2d))
+            own = self._beside(node, module)
             return LayerCost(name, weights * pixels, weights, FLOAT_BITS, FLOAT_BITS, own)
         if isinstance(module, nn.Linear):
             weights = module.weight.numel()
-            own = 0 if module.bias is None else module.bias.numel()
+            own = self._beside(node, module)
             return LayerCost(name, weights, weights, FLOAT_BITS, FLOAT_BITS, own)
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            before = self.layers.get(str(node.all_input_nodes[0].target))
+            if not isinstance(before, nn.Conv2d | nn.Linear):  # on its own: stored, but costs nothing
+                return LayerCost(name, 0, 0, FLOAT_BITS, FLOAT_BITS, 2 * module.num_features)
         return None
+
+    def _beside(self, node: fx.Node, module: nn.Conv2d | nn.Linear) -> int:
+        """Numbers stored beside a float layer's weights: its bias and the batch-norms that read it."""
+        norms = [self.layers.get(str(user.target)) for user in node.users]
+        own = 0 if module.bias is None else module.bias.numel()
+        kinds = nn.BatchNorm2d | nn.BatchNorm1d
+        return own + sum(2 * norm.num_features for norm in norms if isinstance(norm, kinds))
 
 
 def cumulative_share(network: Network) -> dict[str, float]:
-    """For every place where an exit may sit (a block's end): the share of BitOps spent before it."""
+    """For every place where an exit may sit: the share of BitOps spent before it."""
     with torch.no_grad(), evaluating(network):
         recorder = _Recorder(network.body, "", {})
         recorder.run(torch.zeros(1, *network.input_shape))

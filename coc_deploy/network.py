@@ -1,5 +1,7 @@
 """A network under compression: a traced body, exit heads, and how far it is quantized."""
 
+import copy
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +13,12 @@ from torch import Tensor, fx, nn
 
 from coc_runtime.errors import CocError
 
-from . import models, qat
-from .models import Architecture, ShortcutA
+from . import body as bodies
+from . import models, qat, tracing
+from .models import Architecture
 from .qat import ActQuant, Mode
 from .rewriting import QuantSpec, quantize_graph
+from .tracing import Traced
 
 HEAD_KINDS = ("conv", "linear")
 
@@ -48,46 +52,44 @@ class Head(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
-class _Tracer(fx.Tracer):
-    """Notes which node each module's output comes from, so that exits can be placed by module name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outputs: dict[str, str] = {}
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, ShortcutA) or super().is_leaf_module(module, name)
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        result = super().call_module(m, forward, args, kwargs)
-        if isinstance(result, fx.Proxy):
-            self.outputs[self.path_of_module(m)] = result.node.name
-        return result
-
-
-def trace(module: nn.Module) -> tuple[fx.GraphModule, dict[str, str]]:
-    """The module as a graph, and the node that each of its submodules ends with."""
-    tracer = _Tracer()
-    graph = tracer.trace(module)
-    return fx.GraphModule(tracer.root, graph), tracer.outputs
-
-
 class Network(nn.Module):
     """forward: float32 [N, C, H, W] of (pixel - 128) / 128 -> list of logits [N, classes], last exit last."""
 
-    def __init__(self, arch: Architecture, image_size: tuple[int, int]) -> None:
+    def __init__(self, arch: Architecture, image_size: tuple[int, int], traced: Traced | None = None) -> None:
+        """A freshly initialised network, or one with the given float body.
+
+        Raises CocError, naming the module, where the chain does not support what the user's model does.
+        """
         super().__init__()
-        self.arch = arch
+        if traced is None:
+            arch = models.resolved(arch)
+            shape = (arch.channels, *image_size)
+            traced = tracing.trace_network(models.build(arch), shape, arch.classes)
+        self.arch = dataclasses.replace(arch, name=models.display(arch.name))
         self.image_size = image_size
-        model = models.build(arch)
-        self._blocks = {n for n, m in model.named_modules() if isinstance(m, models.BasicBlock)}
-        self.body, self.positions = trace(model)
+        self.body = traced.body
+        self.positions, self.places, self.cuts = dict(traced.positions), traced.places, traced.cuts
         self.heads = nn.ModuleList()
         self.exits: ExitSpec | None = None
         self.quant: QuantSpec | None = None
         self.thresholds: tuple[float, ...] = ()
         self.image = qat.image_quant()
+        self._float: dict[str, Any] | None = None
         _return_tuple(self.body, [])
+
+    @classmethod
+    def of(
+        cls, module: nn.Module, shape: tuple[int, int, int], classes: int, name: str = "user"
+    ) -> "Network":
+        """The network that a float module computes on images of `shape`; a copy of its weights."""
+        traced = tracing.trace_network(copy.deepcopy(module), shape, classes)
+        return cls(Architecture(name, 0, "B", shape[0], classes), shape[1:], traced)
+
+    def describe(self) -> dict[str, Any]:
+        """The float body as plain data (of a quantized network: as it was before)."""
+        if self._float is not None:
+            return self._float
+        return bodies.describe(Traced(self.body, self.positions, self.places, self.cuts))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         *taps, final = self.body(x)
@@ -105,45 +107,37 @@ class Network(nn.Module):
         if self.exits is not None:
             raise CocError("the network has exits already: an exit stage happens once")
         taps = [self._tap(position) for position in spec.positions]
-        widths = self._widths(taps)
         order = [node.name for node in self.body.graph.nodes]
         if sorted(taps, key=order.index) != taps or len(set(taps)) != len(taps):
             raise CocError(f"exit positions {list(spec.positions)} must follow each other in the network")
-        for tap, channels in zip(taps, widths, strict=True):
-            head, _ = trace(Head(channels, self.arch.classes, spec.head, spec.head_channels))
+        with evaluating(self):
+            shapes = tracing.shapes(self.body, self.input_shape)
+        for tap in taps:
+            shape = shapes[tap]
+            head = self._head(shape, spec)
             if self.quant is not None:
-                quantize_graph(head, self.quant, self._act_of(tap), stem=False)
+                quantize_graph(head, self.quant, self._act_of(tap), stem=False, shape=shape)
             self.heads.append(head)
         _return_tuple(self.body, taps)
         self.exits = spec
 
+    def _head(self, shape: tuple[int, ...], spec: ExitSpec) -> fx.GraphModule:
+        channels, height, width = shape
+        head = Head(channels, self.arch.classes, spec.head, spec.head_channels)
+        return tracing.trace_network(head, (channels, height, width)).body
+
     def _tap(self, position: str) -> str:
-        if position not in self.exit_places():
+        if position not in self.cuts:
             places = ", ".join(self.exit_places())
             raise CocError(f"exit position '{position}' is not the end of a block; blocks are {places}")
         return self.positions[position]
 
     def exit_places(self) -> list[str]:
-        """Names of blocks (modules with modules inside) behind which one image-shaped tensor goes on."""
-        return [
-            name
-            for name, node in self.positions.items()
-            if name in self._blocks and _single_cut(self.body.graph, self.node(node))
-        ]
+        """Names of blocks (activations in plain networks) behind which one image-shaped tensor goes on.
 
-    def _widths(self, taps: list[str]) -> list[int]:
-        shapes: dict[str, torch.Size] = {}
-
-        class Recorder(fx.Interpreter):
-            def run_node(self, n: fx.Node) -> Any:
-                value = super().run_node(n)
-                if n.name in taps:
-                    shapes[n.name] = value.shape
-                return value
-
-        with torch.no_grad(), evaluating(self):
-            Recorder(self.body).run(torch.zeros(1, *self.input_shape))
-        return [shapes[tap][1] for tap in taps]
+        An exit may also sit at any other module that ends with such a tensor.
+        """
+        return list(self.places)
 
     def _act_of(self, name: str) -> ActQuant:
         unit = self.body.get_submodule(str(self.node(name).target))
@@ -154,12 +148,19 @@ class Network(nn.Module):
         if self.quant is not None:
             raise CocError("the network is quantized already")
         taps = [self.positions[p] for p in self.exits.positions] if self.exits else []
-        renamed = quantize_graph(self.body, spec, self.image, stem=True)
+        shapes = tracing.shapes(self.body, self.input_shape)
+        description = self.describe()
+        renamed = quantize_graph(self.body, spec, self.image, stem=True, shape=self.input_shape)
         self.positions = {name: renamed.get(node, node) for name, node in self.positions.items()}
-        self.quant = spec
+        self.quant, self._float = spec, description
         for head, tap in zip(self.heads, taps, strict=True):
             assert isinstance(head, fx.GraphModule)
-            quantize_graph(head, spec, self._act_of(renamed[tap]), stem=False)
+            act = self._act_of(renamed[tap])
+            quantize_graph(head, spec, act, stem=False, shape=shapes[tap])
+
+    def make_float(self, positions: dict[str, str]) -> None:
+        """Note that body and heads are float again; positions: the nodes that its modules now end with."""
+        self.positions, self.quant, self._float = positions, None, None
 
 
 @contextmanager
@@ -188,9 +189,10 @@ def to_input(images: np.ndarray | Tensor) -> Tensor:
 @torch.no_grad()
 def exit_logits(network: Network, images: np.ndarray, batch: int = 500) -> np.ndarray:
     """Logits of every exit on uint8 images [N, C, H, W]: float32 [exits, N, classes], in integer mode."""
+    device = next(network.parameters()).device
     with evaluating(network):
         parts = [
-            torch.stack(network(to_input(images[i : i + batch]))).numpy()
+            torch.stack(network(to_input(images[i : i + batch]).to(device))).cpu().numpy()
             for i in range(0, len(images), batch)
         ]
     return np.concatenate(parts, axis=1)
@@ -205,20 +207,8 @@ def _return_tuple(body: fx.GraphModule, taps: list[str]) -> None:
     body.recompile()
 
 
-def _single_cut(graph: fx.Graph, tap: fx.Node) -> bool:
-    """True if nothing behind the node reads anything before it."""
-    nodes = list(graph.nodes)
-    before = set(nodes[: nodes.index(tap)])
-    return not any(
-        source in before
-        for node in nodes[nodes.index(tap) + 1 :]
-        if node.op != "output"
-        for source in node.all_input_nodes
-    )
-
-
 def resize(network: Network, state: dict[str, Tensor]) -> None:
-    """Give every layer of a float body the shape that a pruned state has for its weights."""
+    """Give every layer of a ResNet's float body the shape that a pruned state has for its weights."""
     modules = dict(network.body.named_modules())
     for node in network.body.graph.nodes:
         module = modules.get(str(node.target)) if node.op == "call_module" else None

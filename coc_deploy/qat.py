@@ -4,9 +4,6 @@ A unit receives and returns real values; in INTEGER mode each value is (code - z
 exactly, so that the float32 tensors carry the integers of `coc_runtime.ops` without rounding.
 """
 
-import enum
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,106 +12,54 @@ from torch.nn import functional
 from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
 
+from .quantizers import ActQuant, Mode, bounded, dorefa, image_quant, symmetric
 
-class Mode(enum.Enum):
-    OBSERVE = "observe"
-    """float weights and activations; every ActQuant records the range it sees"""
-    TRAIN = "train"
-    """fake quantization, batch-norm in the module's own train or eval mode"""
-    FOLDED = "folded"
-    """fake quantization with batch-norm folded and every scale and bias rounded; gradients flow"""
-    INTEGER = "integer"
-    """exactly the integers of the exported graph; no gradients"""
+__all__ = ["ActQuant", "Mode", "bounded", "dorefa", "image_quant", "symmetric"]
 
 
-class _FakeQuant(torch.autograd.Function):
-    """clamp(round(y / step), low, high) * step; the gradient passes where y / step is between the bounds."""
+class Bias(nn.Module):
+    """What stands for batch-norm behind a convolution that has none."""
 
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, inverse: float, low: int, high: int) -> Tensor:
-        scaled = y * inverse
-        ctx.save_for_backward(scaled)
-        ctx.bounds = low, high
-        return torch.round(scaled).clamp_(low, high).mul_(1 / inverse)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (scaled,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(grad, scaled, *ctx.bounds), None, None, None
-
-
-class ActQuant(nn.Module):
-    """Rounds activations to `bits`-bit codes with a power-of-two step; signed or clipped at zero (ReLU)."""
-
-    exponent: Tensor
-
-    def __init__(self, bits: int, signed: bool, exponent: int = 0, percentile: float = 99.9) -> None:
+    def __init__(self, bias: Tensor) -> None:
         super().__init__()
-        self.bits, self.signed, self.percentile = bits, signed, percentile
-        self.zero_point = 1 << (bits - 1) if signed else 0
-        self.mode = Mode.TRAIN
-        self.peak = 0.0
-        self.register_buffer("exponent", torch.tensor(exponent))
+        self.bias = nn.Parameter(bias.detach().clone())
 
-    def forward(self, y: Tensor) -> Tensor:
-        if self.mode is Mode.OBSERVE:
-            y = y if self.signed else functional.relu(y)
-            self._observe(y.detach())
-            return y
-        high = (1 << self.bits) - 1 - self.zero_point
-        return _FakeQuant.apply(y, 2.0 ** -int(self.exponent), -self.zero_point, high)
-
-    def _observe(self, y: Tensor) -> None:
-        flat = y.abs().flatten()
-        rank = max(1, int(flat.numel() * self.percentile / 100))
-        self.peak = max(self.peak, float(flat.kthvalue(rank).values))
-
-    def calibrate(self) -> None:
-        """Set the step to the smallest power of two whose codes cover the observed percentile."""
-        levels = self.zero_point if self.signed else (1 << self.bits) - 1
-        self.exponent.fill_(int(np.ceil(np.log2(max(self.peak, 1e-6) / levels))))
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias[:, None, None]
 
 
-def image_quant() -> ActQuant:
-    """The type of the network's input: (pixel - 128) / 128."""
-    return ActQuant(8, signed=True, exponent=-7)
+Pads = tuple[int, int, int, int]
+"""top, left, bottom, right"""
 
 
-def dorefa(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """DoReFa integers and their scale per output channel: weight ~ integers * scale.
-
-    bits = 1: sign(w) and E|w|; bits > 1: the odd integers 2 q - (2**bits - 1) with
-    q = round((2**bits - 1) * (tanh w / (2 max|tanh w|) + 1/2)) (Zhou et al. 2016), the maximum and the
-    scale taken per channel.
-    """
-    dims = tuple(range(1, weight.dim()))
-    if bits == 1:
-        integers = torch.where(weight >= 0, 1.0, -1.0)
-        return integers, weight.abs().mean(dim=dims, keepdim=True).clamp_min(1e-12)
-    levels = (1 << bits) - 1
-    bounded = torch.tanh(weight)
-    peak = bounded.abs().amax(dim=dims, keepdim=True).clamp_min(1e-12)
-    codes = torch.round(levels * (bounded / (2 * peak) + 0.5)).clamp(0, levels)
-    return 2 * codes - levels, peak / levels
-
-
-def symmetric(weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """8-bit symmetric integers with scale * gain a power of two, so that the folded scale is one exactly."""
-    peak = weight.abs().amax(dim=tuple(range(1, weight.dim())), keepdim=True).clamp_min(1e-12)
-    scale = torch.exp2(torch.ceil(torch.log2(gain * peak / 127))) / gain
-    return torch.round(weight / scale).clamp(-127, 127), scale
+def _pad(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
+    top, left, bottom, right = pads
+    return functional.pad(x, (left, right, top, bottom), value=value)
 
 
 class QConv(nn.Module):
-    """Convolution, folded batch-norm and activation with `weight_bits`-bit weights."""
+    """Convolution, folded batch-norm (or bias) and activation with `weight_bits`-bit weights."""
 
     def __init__(
-        self, conv: nn.Conv2d, bn: nn.BatchNorm2d, weight_bits: int, source: ActQuant, act: ActQuant
+        self,
+        conv: nn.Conv2d,
+        bn: nn.BatchNorm2d | Bias,
+        weight_bits: int,
+        source: ActQuant,
+        act: ActQuant,
+        extra: Pads = (0, 0, 0, 0),
+        alone: bool = False,
+        per_layer: bool = False,
     ) -> None:
+        """extra: padding in front of the convolution beside its own. alone: the unit stands for batch-norm
+        that no convolution precedes, so its weights, ones, are not trained. per_layer: one weight scale
+        instead of one for each output channel, below 8 bits."""
         super().__init__()
-        self.weight = conv.weight
-        self.stride, self.padding, self.groups = conv.stride[0], conv.padding, conv.groups
-        self.weight_bits = weight_bits
+        self.weight, self.alone = conv.weight, alone
+        self.stride, self.groups = conv.stride[0], conv.groups
+        height, width = (int(p) for p in conv.padding)
+        self.pads: Pads = (height + extra[0], width + extra[1], height + extra[2], width + extra[3])
+        self.weight_bits, self.per_layer = weight_bits, per_layer
         self.bn, self.act = bn, act
         self.sources = (source,)  # a tuple: the unit before owns this module
         self.mode = Mode.TRAIN
@@ -125,7 +70,10 @@ class QConv(nn.Module):
         self._folded = None
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.conv2d(x, weight, None, self.stride, self.padding, 1, self.groups)
+        top, left, bottom, right = self.pads
+        if (top, left) != (bottom, right):
+            x, top, left = _pad(x, self.pads), 0, 0
+        return functional.conv2d(x, weight, None, self.stride, (top, left), 1, self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode is Mode.OBSERVE:
@@ -139,8 +87,8 @@ class QConv(nn.Module):
         gain, shift = self._batch_norm()
         _, rounded_scale, bias = self.fold()
         unit = 2.0 ** int(self.sources[0].exponent)
-        exact_gain = torch.from_numpy(rounded_scale) / scale.flatten() * gain.sign()
-        exact_shift = torch.from_numpy(bias * rounded_scale.astype(np.float64) * unit).float()
+        exact_gain = torch.from_numpy(rounded_scale).to(x.device) / scale.flatten() * gain.sign()
+        exact_shift = torch.from_numpy(bias * rounded_scale.astype(np.float64) * unit).float().to(x.device)
         gain = gain + (exact_gain - gain).detach()
         shift = shift + (exact_shift - shift).detach()
         y = self.convolve(x, quantized)
@@ -149,6 +97,8 @@ class QConv(nn.Module):
     def _batch_norm(self) -> tuple[Tensor, Tensor]:
         """Batch-norm as y = gain * x + shift, from the running statistics; gain is never exactly zero."""
         bn = self.bn
+        if isinstance(bn, Bias):
+            return torch.ones_like(bn.bias), bn.bias
         assert bn.running_var is not None and bn.running_mean is not None
         gamma = torch.where(bn.weight.abs() < 1e-8, torch.full_like(bn.weight, 1e-8), bn.weight)
         gain = gamma / torch.sqrt(bn.running_var + bn.eps)
@@ -157,20 +107,21 @@ class QConv(nn.Module):
     @torch.no_grad()
     def _quantize(self) -> tuple[Tensor, Tensor]:
         if self.weight_bits == 8:
-            return symmetric(self.weight, self._batch_norm()[0].abs()[:, None, None, None])
-        return dorefa(self.weight, self.weight_bits)
+            found = symmetric(self.weight, self._batch_norm()[0].abs()[:, None, None, None])
+            return bounded(self.weight, *found, self.sources[0])
+        return dorefa(self.weight, self.weight_bits, self.per_layer)
 
     @torch.no_grad()
     def fold(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What the exported graph holds: integers int32 [O, I, KH, KW], scale float32 [O], bias int32 [O]."""
         integers, scale = self._quantize()
         gain, shift = self._batch_norm()
-        signed = (integers * gain.sign()[:, None, None, None]).numpy().astype(np.int32)
-        real = (scale.flatten().double() * gain.abs().double()).numpy()
+        signed = (integers * gain.sign()[:, None, None, None]).cpu().numpy().astype(np.int32)
+        real = (scale.flatten().double() * gain.abs().double()).cpu().numpy()
         source = self.sources[0]
         worst = arithmetic.worst_sum(signed, source.zero_point, source.bits)
         exact, bias = arithmetic.exact_scale_and_bias(
-            real, shift.double().numpy(), int(source.exponent), worst
+            real, shift.double().cpu().numpy(), int(source.exponent), worst
         )
         return signed, exact, bias
 
@@ -183,9 +134,9 @@ class QConv(nn.Module):
             integers, scale, bias = self.fold()
             unit = 2.0 ** int(self.sources[0].exponent)
             self._folded = (
-                torch.from_numpy(integers).float(),
-                torch.from_numpy(bias * unit).float()[:, None, None],
-                torch.from_numpy(scale)[:, None, None],
+                torch.from_numpy(integers).float().to(x.device),
+                torch.from_numpy(bias * unit).float()[:, None, None].to(x.device),
+                torch.from_numpy(scale)[:, None, None].to(x.device),
             )
         integers_, bias_, scale_ = self._folded
         return self.act((self.convolve(x, integers_) + bias_) * scale_)
@@ -194,9 +145,9 @@ class QConv(nn.Module):
 class QAdd(nn.Module):
     """Residual addition; the output's quantizer is the ReLU."""
 
-    def __init__(self, act: ActQuant) -> None:
+    def __init__(self, act: ActQuant, sources: tuple[ActQuant, ...] = ()) -> None:
         super().__init__()
-        self.act = act
+        self.act, self.sources = act, sources
 
     def set_mode(self, mode: Mode) -> None:
         self.act.mode = mode
@@ -218,6 +169,74 @@ class QPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         count = x.shape[2] * x.shape[3]
         return self.act(x.float().sum(dim=(2, 3)) * float(np.float32(1) / np.float32(count)))
+
+
+class QAvgPool(nn.Module):
+    """Average of windows, padding included as 0: an exact sum times float32(1 / count), then rounded.
+
+    With a 1x1 window it only rounds to another type: a ReLU on its own.
+    """
+
+    def __init__(self, act: ActQuant, kernel: tuple[int, int], stride: int, pads: Pads) -> None:
+        super().__init__()
+        self.act, self.kernel, self.stride, self.pads = act, kernel, stride, pads
+
+    def set_mode(self, mode: Mode) -> None:
+        self.act.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = _pad(x.float(), self.pads) if any(self.pads) else x.float()
+        total = functional.avg_pool2d(padded, self.kernel, self.stride, divisor_override=1)
+        count = self.kernel[0] * self.kernel[1]
+        return self.act(total * float(np.float32(1) / np.float32(count)))
+
+
+class _Codes(nn.Module):
+    """A unit that moves codes without changing them: its type is its input's."""
+
+    def __init__(self, source: ActQuant) -> None:
+        super().__init__()
+        self.sources = (source,)
+
+    @property
+    def act(self) -> ActQuant:
+        return self.sources[0]
+
+    def set_mode(self, mode: Mode) -> None:
+        """The unit that made the codes owns their quantizer."""
+
+
+class QMaxPool(_Codes):
+    """Maximum of windows; padding never wins."""
+
+    def __init__(self, source: ActQuant, kernel: tuple[int, int], stride: int, pads: Pads) -> None:
+        super().__init__(source)
+        self.kernel, self.stride, self.pads = kernel, stride, pads
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = _pad(x, self.pads, -torch.inf) if any(self.pads) else x
+        return functional.max_pool2d(padded, self.kernel, self.stride)
+
+
+class QFlatten(_Codes):
+    """[N, C, H, W] as [N, C * H * W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.flatten(x, 1)
+
+
+class QConcat(nn.Module):
+    """Channels of all inputs, each rounded to the output's type."""
+
+    def __init__(self, act: ActQuant) -> None:
+        super().__init__()
+        self.act = act
+
+    def set_mode(self, mode: Mode) -> None:
+        self.act.mode = mode
+
+    def forward(self, parts: list[Tensor], dim: int = 1) -> Tensor:
+        return self.act(torch.cat(parts, dim))
 
 
 class QLinear(nn.Module):
@@ -242,14 +261,17 @@ class QLinear(nn.Module):
         """What the exported graph holds: integers int32 [O, I], exponent of their scale, bias int32 [O]."""
         flat = self.weight.reshape(1, -1)
         if self.weight_bits == 8:
-            integers, scale = symmetric(flat, torch.ones(1, 1))
+            integers, scale = symmetric(flat, flat.new_ones(1, 1))
+            integers, scale = bounded(
+                self.weight, integers.reshape(self.weight.shape), scale, self.sources[0]
+            )
         else:
             integers, scale = dorefa(flat, self.weight_bits)
         exponent = int(torch.round(torch.log2(scale)))
         unit = 2.0 ** (int(self.sources[0].exponent) + exponent)
-        bias = np.zeros(len(self.weight)) if self.bias is None else self.bias.double().numpy()
+        bias = np.zeros(len(self.weight)) if self.bias is None else self.bias.double().cpu().numpy()
         return (
-            integers.reshape(self.weight.shape).numpy().astype(np.int32),
+            integers.reshape(self.weight.shape).cpu().numpy().astype(np.int32),
             exponent,
             np.rint(bias / unit).astype(np.int32),
         )
@@ -258,8 +280,9 @@ class QLinear(nn.Module):
         if self.mode is Mode.OBSERVE:
             return functional.linear(x, self.weight, self.bias)
         integers, exponent, bias = self.fold()
-        exact = torch.from_numpy(integers).float() * 2.0**exponent
-        exact_bias = torch.from_numpy(bias).float() * 2.0 ** (int(self.sources[0].exponent) + exponent)
+        exact = torch.from_numpy(integers).float().to(x.device) * 2.0**exponent
+        unit = 2.0 ** (int(self.sources[0].exponent) + exponent)
+        exact_bias = torch.from_numpy(bias).float().to(x.device) * unit
         if self.mode is Mode.INTEGER:
             return functional.linear(x, exact, exact_bias)
         weight = self.weight + (exact - self.weight).detach()
@@ -268,8 +291,8 @@ class QLinear(nn.Module):
         return functional.linear(x, weight, exact_bias)
 
 
-Unit = QConv | QAdd | QPool | QLinear
-UNITS: tuple[type[nn.Module], ...] = (QConv, QAdd, QPool, QLinear)
+Unit = QConv | QAdd | QPool | QAvgPool | QMaxPool | QFlatten | QConcat | QLinear
+UNITS: tuple[type[nn.Module], ...] = (QConv, QAdd, QPool, QAvgPool, QMaxPool, QFlatten, QConcat, QLinear)
 
 
 def set_mode(module: nn.Module, mode: Mode) -> None:

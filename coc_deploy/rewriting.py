@@ -1,25 +1,39 @@
-"""Rewriting a float graph into quantized units, one rule per pattern."""
+"""Rewriting a canonical float graph into quantized units, one rule per kind of node.
 
+Inside, every value but the logits is an image: a vector is a 1x1 image, so that hidden linear layers
+are convolutions (over the whole image where they follow a flattening), and flattening is only
+written out in front of the final linear layer.
+"""
+
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import fx, nn
 
 from coc_runtime.errors import CocError
 
-from . import qat
-from .qat import ActQuant
+from . import qat, tracing
+from .calls import SUPPORTED, pair
+from .qat import ActQuant, Pads
 
-SUPPORTED = "Conv2d + BatchNorm2d (+ ReLU), addition (+ ReLU), AdaptiveAvgPool2d(1) + flatten, Linear"
+NO_PADS: Pads = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class QuantSpec:
-    """Weight and activation bits; `ends` are the weight bits of the stem and the linear layers."""
+    """Weight and activation bits; `ends` are the weight bits of the stem and the linear layers.
+
+    learned: activation ranges move in training. per_layer: one weight scale for a layer.
+    """
 
     weight_bits: int
     act_bits: int
     ends: int
     percentile: float = 99.9
+    learned: bool = False
+    per_layer: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,87 +46,285 @@ class _Match:
 
 
 class _Rewriter:
-    def __init__(self, body: fx.GraphModule, spec: QuantSpec, source: ActQuant, stem: bool) -> None:
+    def __init__(
+        self,
+        body: fx.GraphModule,
+        spec: QuantSpec,
+        source: ActQuant,
+        stem: bool,
+        shape: tuple[int, ...],
+    ) -> None:
         self.body, self.spec, self.source, self.stem = body, spec, source, stem
         self.modules: dict[str, nn.Module] = dict(body.named_modules())
+        self.shapes = tracing.shapes(body, shape)
         self.acts: dict[fx.Node, ActQuant] = {}
+        self.images: dict[fx.Node, tuple[int, ...]] = {}
+        self.pads: dict[fx.Node, Pads] = {}
         self.renamed: dict[str, str] = {}
+        self.rules: list[tuple[tuple[type[nn.Module], ...], Callable[[fx.Node, nn.Module], _Match]]] = [
+            ((nn.Conv2d,), self._conv),
+            ((nn.BatchNorm2d, nn.BatchNorm1d), self._norm),
+            ((nn.ReLU, nn.ReLU6), self._activation),
+            ((nn.MaxPool2d,), self._max_pool),
+            ((nn.AvgPool2d,), self._average_pool),
+            ((nn.AdaptiveAvgPool2d,), self._global_pool),
+            ((nn.Linear,), self._linear),
+        ]
 
     def run(self) -> dict[str, str]:
         for node in list(self.body.graph.nodes):
+            module = self._module(node)
             if node.op == "placeholder":
-                self.acts[node] = self.source
+                self.acts[node], self.images[node] = self.source, self.shapes[node.name]
+            elif isinstance(module, nn.Dropout | nn.Dropout2d | nn.Flatten):
+                self._drop(node, node.name)
+            elif isinstance(module, nn.ZeroPad2d):
+                self._defer_padding(node, module)
             elif node.op != "output" and node.name not in self.renamed:
-                self._replace(self._match(node), node.args)
+                self._replace(self._match(node, module))
         self.body.delete_all_unused_submodules()
         self.body.graph.lint()
         self.body.recompile()
         return self.renamed
 
-    def _match(self, node: fx.Node) -> _Match:
-        module = self.modules.get(str(node.target)) if node.op == "call_module" else None
-        if isinstance(module, nn.Conv2d):
-            return self._conv(node, module)
-        if isinstance(module, nn.AdaptiveAvgPool2d) and len(node.users) == 1:
-            signed = self._act(node).signed
-            pool = qat.QPool(ActQuant(8, signed, percentile=100.0))
-            return _Match([node, next(iter(node.users))], str(node.target), pool)
-        if isinstance(module, nn.Linear):
-            unit = qat.QLinear(module, self.spec.ends, self._act(node))
-            return _Match([node], str(node.target), unit)
-        if node.op == "call_function" and getattr(node.target, "__name__", "") == "add":
-            relu = self._sole_user(node, nn.ReLU)
-            return _Match([node, relu] if relu else [node], node.name, qat.QAdd(self._output(relu)))
+    def _match(self, node: fx.Node, module: nn.Module | None) -> _Match:
+        for kinds, rule in self.rules:
+            if module is not None and isinstance(module, kinds):
+                return rule(node, module)
+        if node.op == "call_function" and node.target is operator.add:
+            return self._add(node)
+        if node.op == "call_function" and node.target is torch.cat:
+            return self._concat(node)
         kind = type(module).__name__ if module is not None else str(node.op)
         raise CocError(f"{node.target}: {kind} cannot be quantized; supported: {SUPPORTED}")
 
-    def _conv(self, node: fx.Node, conv: nn.Conv2d) -> _Match:
+    # Rules
+
+    def _conv(self, node: fx.Node, conv: nn.Module) -> _Match:
+        assert isinstance(conv, nn.Conv2d)
         norm = self._sole_user(node, nn.BatchNorm2d)
+        unit_norm: nn.BatchNorm2d | qat.Bias
         if norm is None:
-            raise CocError(
-                f"{node.target}: a convolution must be followed by batch-norm alone to be quantized"
-            )
-        relu = self._sole_user(norm, nn.ReLU)
+            unit_norm = qat.Bias(conv.weight.new_zeros(len(conv.weight)) if conv.bias is None else conv.bias)
+        else:
+            unit_norm = self._module(norm)  # type: ignore[assignment]
+            if conv.bias is not None:
+                unit_norm.running_mean -= conv.bias.detach()  # type: ignore[operator]
+        return self._convolution(node, norm, conv, unit_norm)
+
+    def _convolution(
+        self,
+        node: fx.Node,
+        norm: fx.Node | None,
+        conv: nn.Conv2d,
+        unit_norm: nn.BatchNorm2d | qat.Bias,
+        alone: bool = False,
+    ) -> _Match:
+        relu = self._relu(norm or node)
         source = self._act(node)
         bits = self.spec.ends if self.stem and source is self.source else self.spec.weight_bits
-        batch_norm = self.modules[str(norm.target)]
-        assert isinstance(batch_norm, nn.BatchNorm2d)
-        unit = qat.QConv(conv, batch_norm, bits, source, self._output(relu))
-        return _Match([node, norm, relu] if relu else [node, norm], str(node.target), unit)
+        bits = 8 if alone else bits
+        extra = self.pads.get(node, NO_PADS)
+        unit = qat.QConv(conv, unit_norm, bits, source, self._output(relu), extra, alone, self.spec.per_layer)
+        chain = [part for part in (node, norm, relu) if part is not None]
+        return _Match(chain, str(node.target), unit)
+
+    def _norm(self, node: fx.Node, norm: nn.Module) -> _Match:
+        """Batch-norm on its own: a depthwise 1x1 convolution of ones with 8-bit weights."""
+        assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d)
+        channels, *size = self.images[self._input(node)]
+        if isinstance(norm, nn.BatchNorm1d) and size != [1, 1]:
+            raise CocError(f"{node.target}: BatchNorm1d behind a flattened image cannot be quantized")
+        conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+        nn.init.ones_(conv.weight).requires_grad_(False)
+        return self._convolution(node, None, conv, _norm2d(norm), alone=True)
+
+    def _activation(self, node: fx.Node, relu: nn.Module) -> _Match:
+        unit = qat.QAvgPool(self._output(node), (1, 1), 1, NO_PADS)
+        return _Match([node], str(node.target), unit)
+
+    def _max_pool(self, node: fx.Node, pool: nn.Module) -> _Match:
+        assert isinstance(pool, nn.MaxPool2d)
+        source = self._act(node)
+        extra = self.pads.get(node, NO_PADS)
+        if any(extra) and source.signed:
+            raise CocError(f"{node.target}: zero padding in front of max-pooling cannot be quantized")
+        kernel, stride = pair(pool.kernel_size), pair(pool.stride)[0]
+        top, left = (p + e for p, e in zip(pair(pool.padding), extra[:2], strict=True))
+        bottom, right = (p + e for p, e in zip(pair(pool.padding), extra[2:], strict=True))
+        _, height, width = self.images[self._input(node)]
+        _, out_height, out_width = self.shapes[node.name]  # of ceil_mode, where windows reach over the border
+        bottom = max(bottom, (out_height - 1) * stride + kernel[0] - height - top)
+        right = max(right, (out_width - 1) * stride + kernel[1] - width - left)
+        pads = (top, left, bottom, right)
+        return _Match([node], str(node.target), qat.QMaxPool(source, kernel, stride, pads))
+
+    def _average_pool(self, node: fx.Node, pool: nn.Module) -> _Match:
+        assert isinstance(pool, nn.AvgPool2d)
+        padding, extra = pair(pool.padding), self.pads.get(node, NO_PADS)
+        pads = (padding[0] + extra[0], padding[1] + extra[1], padding[0] + extra[2], padding[1] + extra[3])
+        return self._average(node, pair(pool.kernel_size), pair(pool.stride)[0], pads)
+
+    def _average(self, node: fx.Node, kernel: tuple[int, int], stride: int, pads: Pads) -> _Match:
+        relu = self._relu(node)
+        act = self._output(relu) if relu or self._act(node).signed else self._unsigned()
+        chain = [node, relu] if relu else [node]
+        return _Match(chain, str(node.target), qat.QAvgPool(act, kernel, stride, pads))
+
+    def _global_pool(self, node: fx.Node, pool: nn.Module) -> _Match:
+        chain = [node]
+        while len(chain[-1].users) == 1:
+            user = next(iter(chain[-1].users))
+            module = self._module(user)
+            if isinstance(module, nn.Linear) and self._final(user):
+                signed = self._act(node).signed
+                unit = qat.QPool(ActQuant(8, signed, percentile=100.0))
+                return _Match(chain, str(node.target), unit)
+            if not isinstance(module, nn.Dropout | nn.Dropout2d | nn.Flatten):
+                break
+            chain.append(user)
+        _, height, width = self.images[self._input(node)]
+        return self._average(node, (height, width), 1, NO_PADS)
+
+    def _linear(self, node: fx.Node, linear: nn.Module) -> _Match:
+        assert isinstance(linear, nn.Linear)
+        source = self._input(node)
+        if self._final(node):
+            if len(self.images[source]) == 3:
+                self._flatten(node, source)
+            unit = qat.QLinear(linear, self.spec.ends, self._act(node))
+            return _Match([node], str(node.target), unit)
+        channels, *size = self.images[source]
+        conv = nn.Conv2d(channels, linear.out_features, (size[0], size[1]), bias=False)
+        conv.weight = nn.Parameter(linear.weight.detach().reshape(-1, channels, *size))
+        norm = self._sole_user(node, nn.BatchNorm1d)
+        zeros = linear.weight.new_zeros(linear.out_features)
+        bias = zeros if linear.bias is None else linear.bias.detach()
+        if norm is None:
+            return self._convolution(node, None, conv, qat.Bias(bias))
+        unit_norm = _norm2d(self._module(norm))  # type: ignore[arg-type]
+        unit_norm.running_mean -= bias  # type: ignore[operator]
+        return self._convolution(node, norm, conv, unit_norm)
+
+    def _flatten(self, node: fx.Node, source: fx.Node) -> None:
+        target = f"{node.name}_flatten"
+        self.body.add_submodule(target, qat.QFlatten(self.acts[source]))
+        with self.body.graph.inserting_before(node):
+            flat = self.body.graph.call_module(target, (source,))
+        node.args = (flat,)
+        self.acts[flat] = self.acts[source]
+
+    def _add(self, node: fx.Node) -> _Match:
+        inputs = [a for a in node.args if isinstance(a, fx.Node)]
+        if len({self.images[a] for a in inputs}) != 1:
+            raise CocError(f"{node.name}: addition behind different flattenings cannot be quantized")
+        relu = self._relu(node)
+        unit = qat.QAdd(self._output(relu), tuple(self.acts[a] for a in inputs))
+        return _Match([node, relu] if relu else [node], node.name, unit)
+
+    def _concat(self, node: fx.Node) -> _Match:
+        inputs = node.all_input_nodes
+        if len({self.images[a][1:] for a in inputs}) != 1:
+            raise CocError(f"{node.name}: concatenation behind different flattenings cannot be quantized")
+        relu = self._relu(node)
+        signed = any(self.acts[a].signed for a in inputs)
+        act = self._output(relu) if relu or signed else self._unsigned()
+        return _Match([node, relu] if relu else [node], node.name, qat.QConcat(act))
+
+    # Types
 
     def _output(self, relu: fx.Node | None) -> ActQuant:
-        """Behind a ReLU the chain's activation bits; signed values, which no convolution reads, 8 bits."""
-        bits = self.spec.act_bits if relu else 8
-        return ActQuant(bits, signed=relu is None, percentile=self.spec.percentile)
+        """Behind a ReLU the chain's activation bits; signed values 8 bits."""
+        if relu is None:
+            return ActQuant(8, signed=True, percentile=self.spec.percentile, learned=self.spec.learned)
+        return self._unsigned(6.0 if isinstance(self._module(relu), nn.ReLU6) else None)
+
+    def _unsigned(self, ceiling: float | None = None) -> ActQuant:
+        spec = self.spec
+        return ActQuant(spec.act_bits, False, 0, spec.percentile, ceiling, spec.learned)
 
     def _act(self, node: fx.Node) -> ActQuant:
-        return self.acts[node.all_input_nodes[0]]
+        return self.acts[self._input(node)]
 
-    def _sole_user(self, node: fx.Node, kind: type[nn.Module]) -> fx.Node | None:
+    # Graph
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return self.modules.get(str(node.target)) if node.op == "call_module" else None
+
+    @staticmethod
+    def _input(node: fx.Node) -> fx.Node:
+        return node.all_input_nodes[0]
+
+    @staticmethod
+    def _final(node: fx.Node) -> bool:
+        return all(user.op == "output" for user in node.users)
+
+    def _relu(self, node: fx.Node) -> fx.Node | None:
+        return self._sole_user(node, nn.ReLU, nn.ReLU6)
+
+    def _sole_user(self, node: fx.Node, *kinds: type[nn.Module]) -> fx.Node | None:
         users = [user for user in node.users if user.op != "output"]
-        if len(users) == 1 and isinstance(self.modules.get(str(users[0].target)), kind):
+        if len(users) == 1 and isinstance(self._module(users[0]), kinds):
             return users[0]
         return None
 
-    def _replace(self, match: _Match, args: tuple) -> None:
+    def _drop(self, node: fx.Node, name: str) -> None:
+        """Remove a node that changes nothing here; what read it reads its input."""
+        if name in self.renamed:
+            return
+        source = self._input(node)
+        node.replace_all_uses_with(source)
+        self.renamed[name] = source.name
+        self.body.graph.erase_node(node)
+
+    def _defer_padding(self, node: fx.Node, pad: nn.ZeroPad2d) -> None:
+        """Let every reader of the padded image pad itself."""
+        left, right, top, bottom = pad.padding
+        before = self.pads.get(node, NO_PADS)
+        total = (before[0] + top, before[1] + left, before[2] + bottom, before[3] + right)
+        for user in node.users:
+            if not isinstance(self._module(user), nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.ZeroPad2d):
+                raise CocError(
+                    f"{node.target}: padding that no convolution or pooling reads cannot be quantized"
+                )
+            self.pads[user] = total
+        self._drop(node, node.name)
+
+    def _replace(self, match: _Match) -> None:
+        first, last = match.chain[0], match.chain[-1]
         self.body.add_submodule(match.target, match.unit)
-        last = match.chain[-1]
         with self.body.graph.inserting_after(last):
-            node = self.body.graph.call_module(match.target, args)
+            node = self.body.graph.call_module(match.target, first.args)
         last.replace_all_uses_with(node)
+        size = self.shapes[last.name]
         for old in reversed(match.chain):
             self.renamed[old.name] = node.name
             self.body.graph.erase_node(old)
-            if isinstance(self.modules.get(str(old.target)), nn.BatchNorm2d):
+            norm = isinstance(self._module(old), nn.BatchNorm2d | nn.BatchNorm1d)
+            if norm and old.target != match.target:
                 self.body.delete_submodule(str(old.target))
-        if isinstance(match.unit, qat.QConv | qat.QAdd | qat.QPool):
-            self.acts[node] = match.unit.act
+        if not isinstance(match.unit, qat.QLinear):
+            self.acts[node] = match.unit.act  # type: ignore[assignment]
+            vector = len(size) == 1 and not isinstance(match.unit, qat.QPool)
+            self.images[node] = (*size, 1, 1) if vector else size
 
 
-def quantize_graph(body: fx.GraphModule, spec: QuantSpec, source: ActQuant, stem: bool) -> dict[str, str]:
+def _norm2d(norm: nn.BatchNorm2d | nn.BatchNorm1d) -> nn.BatchNorm2d:
+    """The same batch-norm for images."""
+    if isinstance(norm, nn.BatchNorm2d):
+        return norm
+    result = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+    result.load_state_dict(norm.state_dict())
+    return result
+
+
+def quantize_graph(
+    body: fx.GraphModule, spec: QuantSpec, source: ActQuant, stem: bool, shape: tuple[int, ...]
+) -> dict[str, str]:
     """Rewrite a float graph into units, in place; returns old node name -> its unit's node name.
 
-    source: the quantizer of the graph's input. stem: the convolutions that read it get the bits of
-    the ends. Raises CocError, naming the module, for what has no quantized form.
+    source: the quantizer of the graph's input, whose shape without batch is `shape`. stem: the
+    convolutions that read it get the bits of the ends. Raises CocError, naming the module, for what
+    has no quantized form.
     """
-    return _Rewriter(body, spec, source, stem).run()
+    return _Rewriter(body, spec, source, stem, shape).run()

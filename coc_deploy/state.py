@@ -1,6 +1,7 @@
 """What stages receive and return."""
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
+from tqdm import tqdm
 
+from coc_runtime import cost
+from coc_runtime.arithmetic import Task
 from coc_runtime.datasets import Dataset
+from coc_runtime.errors import CocError
 
-from . import qat, train
-from .network import Network, to_input
-from .recipe import Finetune, Recipe, Training
+from . import losses, machine, norms, qat, thresholds, train
+from .calibration import align_additions
+from .counting import segment_layers
+from .network import Network, exit_logits, to_input
+from .qat import ActQuant, Mode, QConv
+from .recipe import Finetune, Quantize, Recipe, Training
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class State:
 
 @dataclass(frozen=True)
 class Context:
-    """Where a stage works: recipe, data, its folder, its key, and a seed of its own."""
+    """Where a stage works: the recipe as it sees it (`Recipe.at`), data, its folder, its key, a seed of its
+    own, and how many epochs the stages behind it will take."""
 
     recipe: Recipe
     name: str
@@ -38,11 +47,16 @@ class Context:
     training: Dataset
     calibration: Dataset
     augment: train.Augment
+    later_epochs: int = 0
+
+    @property
+    def task(self) -> Task:
+        return Task(self.recipe.task)
 
     @property
     def low_precision(self) -> bool:
         precision = self.recipe.precision
-        return precision == "bfloat16" or (precision == "auto" and train.bfloat16_pays())
+        return precision == "bfloat16" or (precision == "auto" and machine.bfloat16_pays())
 
     def calibration_batches(self, count: int = 8) -> list[Tensor]:
         """Held-out images as network input, batches of 128."""
@@ -57,7 +71,8 @@ class Context:
         prepare: Callable[[int], bool],
         parameters: list[nn.Parameter] | None = None,
     ) -> list[dict[str, float]]:
-        """Train a network as `train.fit` does, with this stage's data, seed and folder; round its weights."""
+        """Train a network as `train.fit` does, with this stage's data, seed and folder; then round its
+        weights and, where it has exits, choose their thresholds."""
         log = train.fit(
             train.Job(
                 name=self.name,
@@ -65,8 +80,10 @@ class Context:
                 network=network,
                 parameters=list(network.parameters()) if parameters is None else parameters,
                 loss=loss,
-                prepare=prepare,
-                schedule=train.Schedule(config.epochs, config.lr, self.recipe.batch, config.weight_decay),
+                prepare=self._announcing(prepare),
+                schedule=train.Schedule(
+                    config.epochs, config.lr, self.recipe.batch, config.weight_decay, config.optimizer
+                ),
                 seed=self.seed,
                 folder=self.folder,
                 train=self.training,
@@ -75,37 +92,99 @@ class Context:
             )
         )
         qat.round_masters(network)
+        if network.exits is not None:
+            network.thresholds = self._thresholds(network)
         return log
 
-    def float_mode(self, network: Network) -> Callable[[int], bool]:
-        """Plain training mode, in bfloat16 where it pays."""
+    def modes(self, network: Network, config: Training) -> Callable[[int], bool]:
+        """Plain training mode, in bfloat16 where it pays; for a quantized network fake quantization, in the
+        last epochs with every rounding of the exported integers.
+
+        Running statistics follow weights that flip between two values late: before those last epochs, in
+        which they are constants, they are taken anew.
+        """
+        units = [u for u in network.modules() if isinstance(u, QConv)] if network.quant else []
+        narrow = [u for u in units if network.quant and u.weight_bits == network.quant.weight_bits]
+        exact_from = config.epochs - self.recipe.q.folded_epochs if network.quant else config.epochs
 
         def prepare(epoch: int) -> bool:
-            network.train()
-            return self.low_precision
+            if epoch == max(exact_from, 0):
+                network.eval()
+                qat.set_mode(network, Mode.TRAIN)
+                align_additions(network, [m for m in network.modules() if isinstance(m, ActQuant)])
+                norms.renew(network, self.calibration_batches(count=40))
+            if isinstance(config, Quantize):
+                for unit in narrow:
+                    unit.weight_bits = weight_bits(config, epoch / max(config.epochs, 1))
+            exact = epoch >= exact_from
+            network.train(not exact)
+            qat.set_mode(network, Mode.FOLDED if exact else Mode.TRAIN)
+            return self.low_precision and not exact
 
         return prepare
 
+    def _announcing(self, prepare: Callable[[int], bool]) -> Callable[[int], bool]:
+        """Says before every epoch but the first how long the stages behind this one may take."""
+        started: dict[int, float] = {}
 
-def frozen(network: Network) -> nn.Module:
-    """The body for evaluation only, float batch-norm folded into the convolutions: a faster teacher.
+        def announce(epoch: int) -> bool:
+            started[epoch] = time.perf_counter()
+            if self.later_epochs and epoch - 1 in started:
+                minutes = (started[epoch] - started[epoch - 1]) * self.later_epochs / 60
+                if minutes >= 1:
+                    tqdm.write(
+                        f"  after {self.name} {self.later_epochs} epochs remain in the chain, "
+                        f"at most about {minutes:.0f} min at this pace"
+                    )
+            return prepare(epoch)
 
-    Gives (taps of exits ..., logits).
-    """
-    body = copy.deepcopy(network.eval()).body
-    return body if network.quant else fuse(body)
+        return announce
+
+    def _thresholds(self, network: Network) -> tuple[float, ...]:
+        """Those of the recipe, or those chosen on the held-out images."""
+        config = self.recipe.e
+        if config.thresholds:
+            if len(config.thresholds) != len(network.heads):
+                raise CocError(f"e.thresholds: {len(config.thresholds)} for {len(network.heads)} exits")
+            return config.thresholds
+        logits = exit_logits(network, self.calibration.images)
+        segments = [cost.bitops(layers) for layers in segment_layers(network)]
+        cumulative = [sum(segments[: k + 1]) for k in range(len(segments))]
+        return thresholds.choose(logits, self.calibration.labels, cumulative, config.max_drop, self.task)
 
 
-def finetune_loss(network: Network, original: Network, config: Finetune) -> train.Loss:
-    """Distillation from the original model, or cross-entropy alone, over all exits."""
-    teacher = frozen(original) if config.teacher == "original" else None
+def weight_bits(config: Quantize, progress: float) -> int:
+    """Of the chain's layers after this share of QAT: the progressive ones first, an eighth for each."""
+    at = int(8 * progress)
+    return int(config.progressive[at]) if at < len(config.progressive) else config.spec.weight_bits
+
+
+def frozen(network: Network) -> Network:
+    """A copy for evaluation only: a teacher. Faster with float batch-norm folded into the convolutions, or
+    with the integers of a quantized network, which are computed once."""
+    teacher = copy.deepcopy(network).eval()
+    if network.quant is None:
+        teacher.body = fuse(teacher.body)  # type: ignore[assignment]
+        teacher.heads = nn.ModuleList(fuse(head) for head in teacher.heads)
+    qat.set_mode(teacher, Mode.INTEGER)
+    return teacher.to(machine.fabric().device)
+
+
+def finetune_loss(
+    network: Network, state: State, config: Finetune, task: Task = Task.CLASSIFICATION
+) -> train.Loss:
+    """Distillation from the original or from the network before the stage, or the labels alone, over all
+    exits."""
+    objective = losses.OBJECTIVES[task]
+    teachers = {"original": state.original, "before": state.network}
+    teacher = frozen(teachers[config.teacher]) if config.teacher in teachers else None
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         logits = network(x)
         if teacher is None:
-            return train.cross_entropy(logits, y)
+            return objective.plain(logits, y)
         with torch.no_grad():
             *_, target = teacher(x)
-        return train.distillation(logits, target, y, config.temperature, config.alpha)
+        return objective.distilled(logits, target, y, config.temperature, config.alpha)
 
     return loss

@@ -1,9 +1,14 @@
-"""The training loop: continued from any epoch, reproducible for a seed, augmentation in one gather."""
+"""The training loop: continued from any epoch, reproducible for a seed, augmentation in one gather.
+
+With several processes each takes its part of every batch, and gradients are averaged in the loop, not by
+a wrapped module, since a loss is a closure over networks of its own. Batch-norm normalises with the part's
+statistics; the running ones are averaged at an epoch's end.
+"""
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +19,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from coc_runtime import quality
+from coc_runtime.arithmetic import Task
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
+from . import machine, norms
 from .checkpoint import write_torch
 from .network import Network, exit_logits, to_input
+
+MAX_NORM = 1.0
+"""Of the gradient while batch-norm is at rest: nothing else then bounds a step in layers of large gain."""
+
+HELD_OUT = {Task.CLASSIFICATION: "calibration_accuracy", Task.REGRESSION: "calibration_mae"}
+"""What an epoch's record calls the quality of the last exit on held-out images."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -33,12 +47,16 @@ class Augment:
 
 @dataclass(frozen=True)
 class Schedule:
-    """SGD with Nesterov momentum 0.9, cosine from `lr` to zero; from five epochs on, the first warms up."""
+    """Cosine from `lr` to zero; from five epochs on, the first warms up. batch: of all processes together.
+
+    optimizer: "sgd" with Nesterov momentum 0.9, or "adam" with decoupled weight decay (AdamW).
+    """
 
     epochs: int
     lr: float
     batch: int
     weight_decay: float = 1e-4
+    optimizer: str = "sgd"
 
     def rate(self, progress: float) -> float:
         """Learning rate at `progress` epochs."""
@@ -67,122 +85,197 @@ class Job:
     augment: Augment
 
 
-def batches(job: Job, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled, augmented batches of (input, label); one gather does shift and mirror for a whole batch."""
-    images = torch.from_numpy(job.train.images)
-    labels = torch.from_numpy(job.train.labels)
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch a process takes, and where its pixels are."""
+
+    rank: int = 0
+    processes: int = 1
+    device: torch.device = torch.device("cpu")
+
+    def of(self, job: Job) -> int:
+        """Images of one step in this process, the same number in each."""
+        images = min(job.schedule.batch, len(job.train.images))
+        if images < 2 * self.processes:
+            raise CocError(f"a batch of {images} images is too small for {self.processes} processes")
+        return images // self.processes
+
+
+def batches(
+    job: Job, generator: torch.Generator, share: Share | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled, augmented batches of (input, label); one gather does shift and mirror for a whole batch.
+
+    Every process draws the numbers of the whole batch, so that what happens to an image does not depend on
+    the number of processes.
+    """
+    share = share or Share()
+    images = torch.from_numpy(job.train.images).to(share.device)
+    labels = torch.from_numpy(job.train.labels).to(share.device)
     pad = job.augment.pad
     padded = functional.pad(images, (pad,) * 4, value=128)
     height, width = images.shape[2:]
     order = torch.randperm(len(images), generator=generator)
-    size = min(job.schedule.batch, len(images))
+    part = share.of(job)
+    mine = slice(share.rank * part, (share.rank + 1) * part)
+    size = part * share.processes
     for start in range(0, len(order) - size + 1, size):
         index = order[start : start + size]
-        shift = torch.randint(0, 2 * pad + 1, (2, len(index), 1), generator=generator)
+        shift = torch.randint(0, 2 * pad + 1, (2, size, 1), generator=generator)
         rows = shift[0] + torch.arange(height)
         columns = shift[1] + torch.arange(width)
         if job.augment.flip:
-            mirrored = torch.rand(len(index), 1, generator=generator) < 0.5
+            mirrored = torch.rand(size, 1, generator=generator) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)
+        index, rows, columns = (indices[mine].to(share.device) for indices in (index, rows, columns))
         pixels = padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
         yield to_input(pixels.permute(0, 3, 1, 2)), labels[index]
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Percent of rows of logits [N, classes] whose largest entry is the label."""
-    return float((logits.argmax(axis=-1) == labels).mean() * 100)
+    return quality.accuracy(logits, labels)
 
 
 def fit(job: Job) -> list[dict[str, float]]:
     """Train, continuing from the last finished epoch; returns one record per epoch.
 
     Random numbers depend on seed and epoch alone and the rate on the step, so a continued run repeats
-    an undisturbed one bit for bit.
+    an undisturbed one bit for bit. The network trains on the machine's device and returns to the CPU, where
+    alone its integer mode is exact: a convolution on CUDA may be a transformed one, which rounds.
     """
-    optimizer = torch.optim.SGD(
-        [
-            {"params": [p for p in job.parameters if p.dim() > 1], "weight_decay": job.schedule.weight_decay},
-            {"params": [p for p in job.parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ],
-        lr=job.schedule.lr,
-        momentum=0.9,
-        nesterov=True,
-    )
-    log: list[dict[str, float]] = []
+    job.network.to(machine.fabric().device)
+    try:
+        return _fit(job)
+    finally:
+        job.network.to("cpu")
+
+
+def _fit(job: Job) -> list[dict[str, float]]:
+    optimizer = _optimizer(job)
     progress = job.folder / "progress.pt"
-    if progress.exists():
-        saved = torch.load(progress, weights_only=True)
-        if saved["key"] == job.key:
-            job.network.load_state_dict(saved["network"])
-            optimizer.load_state_dict(saved["optimizer"])
-            log = saved["log"]
-    for epoch in range(len(log), job.schedule.epochs):
+    log: list[dict[str, float]] = []
+    if (saved := _saved(progress, job.key)) is not None:
+        job.network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        log = saved["log"]
+    started, first = time.perf_counter(), len(log)
+    for epoch in range(first, job.schedule.epochs):
         log.append(_epoch(job, optimizer, epoch))
-        write_torch(
-            progress,
-            {
-                "key": job.key,
-                "network": job.network.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "log": log,
-            },
-        )
+        state = {
+            "key": job.key,
+            "network": job.network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "log": log,
+        }
+        machine.once(write_torch, progress, state)
+        per_epoch = (time.perf_counter() - started) / (len(log) - first)
+        _report(job, log[-1], per_epoch * (job.schedule.epochs - len(log)))
     return log
 
 
+def _optimizer(job: Job) -> torch.optim.Optimizer:
+    decay = job.schedule.weight_decay
+    groups = [
+        {"params": [p for p in job.parameters if p.dim() > 1], "weight_decay": decay},
+        {"params": [p for p in job.parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if job.schedule.optimizer == "adam":
+        return torch.optim.AdamW(groups, lr=job.schedule.lr)
+    return torch.optim.SGD(groups, lr=job.schedule.lr, momentum=0.9, nesterov=True)
+
+
+def _saved(progress: Path, key: str) -> dict[str, Any] | None:
+    """What the last finished epoch left, if it is this training's."""
+    if not progress.exists():
+        return None
+    try:
+        saved = torch.load(progress, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise CocError(f"{progress}: unreadable; remove it to train this stage from its start") from error
+    return saved if saved["key"] == key else None
+
+
 def _epoch(job: Job, optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, float]:
+    fabric = machine.fabric()
     generator = torch.Generator().manual_seed(job.seed * 100_003 + epoch)
     torch.manual_seed(job.seed * 100_003 + epoch)
     low_precision = job.prepare(epoch)
-    steps = max(1, len(job.train.images) // min(job.schedule.batch, len(job.train.images)))
-    started, total = time.perf_counter(), 0.0
+    bounded = norms.at_rest(job.network)
+    share = Share(fabric.global_rank, fabric.world_size, fabric.device)
+    size = share.of(job) * share.processes
+    steps = len(job.train.images) // size
     bar = tqdm(
-        batches(job, generator),
+        batches(job, generator, share),
         total=steps,
         desc=f"{job.name} {epoch + 1}/{job.schedule.epochs}",
         unit="batch",
         leave=False,
         mininterval=1.0,
+        # None: only on a terminal, so that redirected output holds nothing but lines.
+        disable=None if fabric.is_global_zero else True,
     )
+    started, loss_sum = time.perf_counter(), torch.zeros((), dtype=torch.float64, device=share.device)
     for step, (x, y) in enumerate(bar):
         for group in optimizer.param_groups:
             group["lr"] = job.schedule.rate(epoch + step / steps)
-        with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
+        with fabric.autocast() if low_precision else nullcontext():
             loss = job.loss(x, y)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        fabric.backward(loss)
+        machine.average([p.grad for p in job.parameters if p.grad is not None])
+        if bounded:
+            nn.utils.clip_grad_norm_(job.parameters, MAX_NORM)
         optimizer.step()
-        total += float(loss.detach())
-    if not math.isfinite(total):
+        loss_sum += loss.detach()
+    mean = machine.total(float(loss_sum)) / share.processes / steps
+    if not math.isfinite(mean):
         raise CocError(f"{job.name}: the loss is not finite after epoch {epoch + 1}: lower the learning rate")
     seconds = time.perf_counter() - started
-    logits = exit_logits(job.network, job.calibration.images)
-    record: dict[str, Any] = {
+    machine.average(_running_statistics(job.network))
+    return {
         "epoch": epoch + 1,
-        "loss": total / steps,
-        "calibration_accuracy": accuracy(logits[-1], job.calibration.labels),
+        "loss": mean,
+        HELD_OUT[job.calibration.task]: _held_out(job, share),
         "seconds": seconds,
-        "images_per_s": steps * min(job.schedule.batch, len(job.train.images)) / seconds,
+        "images_per_s": steps * size / seconds,
     }
+
+
+def _running_statistics(network: nn.Module) -> list[Tensor]:
+    """Of the batch-norms that are learning them."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    return [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
+
+
+def _held_out(job: Job, share: Share) -> float:
+    """Percent of the calibration split that the last exit gets right, of numbers its mean absolute error.
+
+    Each process looks at a part of it.
+    """
+    labels = job.calibration.labels[share.rank :: share.processes]
+    images = job.calibration.images[share.rank :: share.processes]
+    count = len(job.calibration.labels)
+    outputs = exit_logits(job.network, images)[-1] if len(labels) else labels
+    if job.calibration.task is Task.REGRESSION:
+        return machine.total(float(np.abs(outputs - labels).mean(axis=1).sum())) / count
+    right = (outputs.argmax(axis=-1) == labels).sum() if len(labels) else 0
+    return machine.total(float(right)) / count * 100
+
+
+def _report(job: Job, record: dict[str, float], left: float) -> None:
+    estimate = f", {tqdm.format_interval(left)} left" if left else ""
     tqdm.write(
-        f"  {job.name} epoch {epoch + 1}/{job.schedule.epochs}: loss {record['loss']:.4f}, held-out "
-        f"{record['calibration_accuracy']:.2f} %, {record['images_per_s']:.0f} images/s"
+        f"  {job.name} epoch {record['epoch']}/{job.schedule.epochs}: loss {record['loss']:.4f}, held-out "
+        f"{held_out(record)}, {record['images_per_s']:.0f} images/s{estimate}"
     )
-    return record
 
 
-def bfloat16_pays() -> bool:
-    """True where the CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
-    if os.environ.get("COC_PRECISION") == "float32":
-        return False
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
-
-
-def _cpu_flags() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
+def held_out(record: dict[str, float]) -> str:
+    """The quality on held-out images of an epoch's record, for people."""
+    if "calibration_mae" in record:
+        return f"MAE {record['calibration_mae']:.4f}"
+    return f"{record['calibration_accuracy']:.2f} %"
 
 
 def distillation(

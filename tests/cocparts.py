@@ -27,6 +27,7 @@ class Parts:
     weights: list[bytes]
     image: tuple[int, int, int, int] = (3, 8, 8, -7)
     """channels, height, width, exponent"""
+    task: int = 0
     header: dict[str, Any] = field(default_factory=dict)
     padding: int = 0
     """the byte in front of weights"""
@@ -54,6 +55,7 @@ class Parts:
             "file_size": HEADER.size + len(body),
             "operators": len(self.rows),
             "segments": len(self.segments),
+            "task": self.task,
             "zero": b"",
             "description": len(self.description),
             "zeros": b"",
@@ -111,6 +113,7 @@ def take_apart(graph: Graph) -> Parts:
         data[at : at + header.description],
         [layer.weight.packed.tobytes() for layer in layers],
         (header.channels, header.height, header.width, header.exponent),
+        header.task,
     )
     assert parts.build() == data
     return parts

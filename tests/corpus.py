@@ -76,7 +76,9 @@ def _header(parts: Parts) -> Cases:
     for name, values in numbers.items():
         for value in values:
             yield f"header-{name}-{value}", replace(parts, header={name: value}).build()
-    for at in (*range(33, 36), *range(40, 48)):
+    for task in (2, 255):
+        yield f"header-task-{task}", replace(parts, task=task).build()
+    for at in (*range(34, 36), *range(40, 48)):
         data = bytearray(parts.build())
         data[at] = 1
         yield f"reserved-header-{at}", refit(bytes(data))
@@ -257,6 +259,8 @@ def _numbers(parts: Parts) -> Cases:
         "2.1": 2.1,
     }.items():
         yield f"threshold-{name}", replace(parts, thresholds=[0.5, float(value)]).build()
+    for value in (float("inf"), float("nan"), -0.0):
+        yield f"tolerance-{value}", replace(parts, task=1, thresholds=[0.5, value]).build()
     for odd, exponent in (
         (0, 0),
         (2, -3),

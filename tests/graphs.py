@@ -6,7 +6,7 @@ import numpy as np
 
 from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
-from coc_runtime.graph import LOGIT_BITS, Graph, Segment, verify
+from coc_runtime.graph import LOGIT_BITS, Graph, Segment, Task, verify
 from coc_runtime.ops import (
     Add,
     AveragePool,
@@ -21,6 +21,7 @@ from coc_runtime.ops import (
     Weight,
     convolve,
 )
+from coc_runtime.session import Session
 
 CALIBRATION_IMAGES = 24
 
@@ -60,6 +61,19 @@ def random_graph(
         segments.append(Segment(nodes, logits, x if index < exits else None))
         thresholds.append(threshold)
     return builder.graph(segments, thresholds[:-1])
+
+
+def as_regression(graph: Graph) -> Graph:
+    """The same graph with its logits as real numbers.
+
+    About half of the images that arrive at an exit but the first leave there.
+    """
+    session = Session.from_graph(graph)
+    logits = session.logits_per_exit(random_images(graph, CALIBRATION_IMAGES, seed=99))
+    distances = np.abs(np.diff(logits, axis=0)).max(axis=2)
+    tolerances = [float(np.median(distance)) for distance in distances[:-1]]
+    thresholds = (0.0, *tolerances) if graph.thresholds else ()
+    return replace(graph, task=Task.REGRESSION, thresholds=thresholds)
 
 
 def random_inception(

@@ -1,4 +1,4 @@
-"""coc-bench: accuracy, latency, cost and size of artifacts and their peers, measured on this machine."""
+"""coc-bench: quality, latency, cost and size of artifacts and their peers, measured on this machine."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from coc_runtime import datasets, files
+from coc_runtime.arithmetic import Task
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 from coc_runtime.session import backends_for
@@ -95,7 +96,7 @@ def _bench(options: argparse.Namespace) -> None:
             raise CocError(f"{path}: no such file")
     data = _test_split(options.data, options.limit)
     with tempfile.TemporaryDirectory(prefix="coc-bench-") as folder:
-        subjects = _subjects(options, Path(folder))
+        subjects = _subjects(options, Path(folder), data.task)
         runners = [open_runner(subject) for subject in subjects]
         for subject, runner in zip(subjects, runners, strict=True):
             _check_fit(subject, runner, data)
@@ -120,7 +121,7 @@ def _test_split(spec: str, limit: int | None) -> Dataset:
     return Dataset(data.name, data.images[chosen], data.labels[chosen], data.classes)
 
 
-def _subjects(options: argparse.Namespace, folder: Path) -> list[Subject]:
+def _subjects(options: argparse.Namespace, folder: Path, task: Task) -> list[Subject]:
     peers = [path for path in (options.original, options.int8_of) if path is not None]
     names = display_names([*options.artifacts, *peers])
     backends = _backends(options.artifacts, options.backend or ["auto"])
@@ -131,7 +132,7 @@ def _subjects(options: argparse.Namespace, folder: Path) -> list[Subject]:
     ]
     named = dict(zip(peers, names[len(options.artifacts) :], strict=True))
     for path in peers:
-        subject = Subject(named[path], path, Kind.ORIGINAL, "onnxruntime", options.threads)
+        subject = Subject(named[path], path, Kind.ORIGINAL, "onnxruntime", options.threads, task=task)
         if path is options.int8_of:
             subject = quantize_int8(subject, folder, datasets.load(options.data, "calibration"))
         subjects.append(subject)
@@ -159,7 +160,20 @@ def _check_fit(subject: Subject, runner: Runner, data: Dataset) -> None:
         wanted, given = _size(runner.image_shape), _size(shape)
         raise CocError(f"{subject.name}: takes images of {wanted}, those of {data.name} are {given}")
     classes = runner.graph.classes if runner.graph else None
-    if classes is not None and classes <= int(data.labels.max()):
+    if runner.task is not data.task:
+        numbers = data.task is Task.REGRESSION
+        held, given = ("numbers", "classes") if numbers else ("classes", "numbers")
+        example = "digits" if numbers else "rotated-digits"
+        raise CocError(
+            f"{subject.name}: gives {given}, but the labels of {data.name} are {held}: name the data that it "
+            f"was made for, e.g. --data {example}"
+        )
+    if data.task is Task.REGRESSION:
+        if classes not in (None, data.labels.shape[1]):
+            raise CocError(
+                f"{subject.name}: gives {classes} numbers, {data.name} has {data.labels.shape[1]} an image"
+            )
+    elif classes is not None and classes <= int(data.labels.max()):
         raise CocError(
             f"{subject.name}: has {classes} classes, {data.name} has labels up to {data.labels.max()}"
         )
@@ -182,13 +196,13 @@ def _measure(
             cpu_level=runner.cpu_level,
             reason=runner.reason,
             graph=runner.graph,
-            labels=labels,
+            answers=answers,
             exits=exits,
             elapsed=row,
             images_per_s=rate,
             footprint=footprint(replace(subject, backend=runner.backend), data.images[order[:PROBE_IMAGES]]),
         )
-        for subject, runner, (labels, exits), row, rate in zip(
+        for subject, runner, (answers, exits), row, rate in zip(
             subjects, runners, predictions, elapsed, rates, strict=True
         )
     ]

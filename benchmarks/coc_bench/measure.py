@@ -28,7 +28,7 @@ BATCH_ROUNDS = 10
 
 
 def predict(runner: Runner, images: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Class and exit of every image, int64 [N] both, computed `batch` images at a time."""
+    """Answer (see `Runner.run`) and exit of every image, computed `batch` images at a time."""
     parts = [runner.run(images[start : start + batch]) for start in range(0, len(images), batch)]
     labels, exits = zip(*parts, strict=True)
     return np.concatenate(labels), np.concatenate(exits)
@@ -96,7 +96,8 @@ def footprint(subject: Subject, images: np.ndarray) -> Footprint:
 
 
 def _probe(subject: Subject, sample: Path) -> Footprint:
-    request = asdict(subject) | {"path": str(subject.path), "kind": subject.kind.value}
+    request = asdict(subject)
+    request |= {"path": str(subject.path), "kind": subject.kind.value, "task": subject.task.value}
     result = subprocess.run(
         [sys.executable, "-m", "coc_bench.probe", json.dumps(request), str(sample)],
         capture_output=True,

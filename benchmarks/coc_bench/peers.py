@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from coc_runtime import quality
+from coc_runtime.arithmetic import Task
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
@@ -25,9 +27,10 @@ SELECTION_IMAGES = 1000
 def quantize_int8(source: Subject, folder: Path, calibration: Dataset) -> Subject:
     """Quantize a float ONNX model (see `PlainRunner`) into `folder`; the int8 model as a subject.
 
-    QDQ form, per-channel int8 weights, uint8 activations. Of METHODS the one with the highest accuracy
-    on images of the calibration split. Weights keep 7 bits (reduce_range) on x86 CPUs without VNNI,
-    where 16-bit partial sums would saturate. Raises CocError where ONNX Runtime cannot do it.
+    QDQ form, per-channel int8 weights, uint8 activations. Of METHODS the one with the highest accuracy, of a
+    regression the smallest error, on images of the calibration split. Weights keep 7 bits (reduce_range)
+    on x86 CPUs without VNNI, where 16-bit partial sums would saturate. Raises CocError where ONNX Runtime
+    cannot do it.
     """
     import_onnxruntime()
     try:
@@ -49,9 +52,8 @@ def quantize_int8(source: Subject, folder: Path, calibration: Dataset) -> Subjec
                 target = folder / f"{method}.onnx"
                 _quantize(prepared, target, images, method, reduce_range)
                 runner = PlainRunner(_subject(source, target, {}))
-                labels, _ = predict(runner, calibration.images[held_out], 64)
-                accuracy = float((labels == calibration.labels[held_out]).mean())
-                candidates.append((accuracy, method, target))
+                answers, _ = predict(runner, calibration.images[held_out], 64)
+                candidates.append((_score(answers, calibration.labels[held_out], source), method, target))
     except CocError:
         raise
     except Exception as error:  # The quantizer raises whatever it meets.
@@ -61,9 +63,16 @@ def quantize_int8(source: Subject, folder: Path, calibration: Dataset) -> Subjec
     return _subject(source, path, settings)
 
 
+def _score(answers: np.ndarray, labels: np.ndarray, source: Subject) -> float:
+    """The higher, the better."""
+    if source.task is Task.REGRESSION:
+        return -quality.mean_absolute_error(answers, labels)
+    return float((answers == labels).mean())
+
+
 def _subject(source: Subject, path: Path, settings: dict[str, Any]) -> Subject:
     name = f"{source.name} (int8)"
-    return Subject(name, path, Kind.INT8, "onnxruntime", source.threads, settings=settings)
+    return Subject(name, path, Kind.INT8, "onnxruntime", source.threads, settings=settings, task=source.task)
 
 
 def _quantize(source: Path, target: Path, images: np.ndarray, method: str, reduce_range: bool) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 
 from .measure import Footprint
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> int:
         | {
             "path": Path(request["path"]),
             "kind": Kind(request["kind"]),
+            "task": Task(request["task"]),
             "thresholds": None if thresholds is None else tuple(thresholds),
         }
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from coc_runtime import cost
+from coc_runtime import cost, quality
+from coc_runtime.arithmetic import Task
 from coc_runtime.datasets import Dataset
 from coc_runtime.graph import Graph
 
@@ -27,8 +28,8 @@ class Measurement:
     reason: str
     """why this back end"""
     graph: Graph | None
-    labels: np.ndarray
-    """int64 [images], predicted"""
+    answers: np.ndarray
+    """int64 [images], classes predicted; or numbers, float32 [images, outputs]"""
     exits: np.ndarray
     """int64 [images], taken"""
     elapsed: np.ndarray
@@ -43,7 +44,8 @@ def describe(
     """One JSON object per measurement, in their order.
 
     data: the test images. order: the image of each latency round.
-    Accuracies and shares are fractions of 1; bytes, MB and BitOps are decimal.
+    Accuracies and shares are fractions of 1; a regression's accuracy is None, its `mae` is in units of the
+    labels. Bytes, MB and BitOps are decimal.
     """
     originals = [m for m in measurements if m.subject.kind is Kind.ORIGINAL]
     baseline = originals[0].elapsed if originals else None
@@ -59,7 +61,7 @@ def describe(
             "cpu_level": m.cpu_level,
             "reason": m.reason,
             "threads": m.subject.threads,
-            "accuracy": float((m.labels == data.labels).mean()),
+            **_quality(m.answers, data),
             "latency_us": summary(m.elapsed),
             "latency_us_by_exit": _by_exit(m.elapsed, m.exits[order], exits),
             "images_per_s": m.images_per_s,
@@ -79,6 +81,12 @@ def describe(
             run["settings"] = m.subject.settings
         runs.append(run)
     return runs
+
+
+def _quality(answers: np.ndarray, data: Dataset) -> dict[str, float | None]:
+    if data.task is Task.REGRESSION:
+        return quality.measure(answers, data.labels, data.task)
+    return {"accuracy": float((answers == data.labels).mean())}
 
 
 def summary(elapsed: np.ndarray) -> dict[str, float]:
@@ -160,9 +168,13 @@ COLUMNS = (
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
-    """The runs as aligned text; `-` where a figure is not known."""
-    rows = [list(COLUMNS), *(_row(run) for run in runs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    """The runs, all of one data set, as aligned text; `-` where a figure is not known."""
+    head = list(COLUMNS)
+    if any(run["accuracy"] is None for run in runs):
+        at = head.index("acc %")
+        head[at : at + 1] = ["MAE", "R2"]
+    rows = [head, *(_row(run) for run in runs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = []
     for row in rows:
         cells = [
@@ -179,7 +191,11 @@ def _row(run: dict[str, Any]) -> list[str]:
     return [
         run["artifact"],
         " ".join(filter(None, (run["backend"], run.get("cpu_level")))),
-        f"{100 * run['accuracy']:.2f}",
+        *(
+            [f"{100 * run['accuracy']:.2f}"]
+            if run["accuracy"] is not None
+            else [f"{run['mae']:.4f}", f"{run['r2']:.4f}"]
+        ),
         *(f"{latency[key]:.{1 if latency[key] < 100 else 0}f}" for key in ("mean", "p50", "p99")),
         f"{run['images_per_s']:.0f}",
         _cell(run.get("speedup_over_original"), "{:.2f}x"),

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
 from coc_runtime.session import Session
@@ -34,6 +35,8 @@ class Subject:
     thresholds: tuple[float, ...] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """How a peer was made, for the report."""
+    task: Task = Task.CLASSIFICATION
+    """What a peer gives; artifacts say it themselves."""
 
 
 class Runner(Protocol):
@@ -47,6 +50,7 @@ class Runner(Protocol):
     """The native backend's level of kernels."""
     reason: str
     """Why this backend."""
+    task: Task
 
     @property
     def graph(self) -> Graph | None:
@@ -54,7 +58,10 @@ class Runner(Protocol):
         ...
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Class and exit taken, int64 [N] both, of uint8 images [N, C, H, W]."""
+        """Answers and exits taken, int64 [N], of uint8 images [N, C, H, W].
+
+        Answers: classes, int64 [N], or the numbers of a regression, float32 [N, outputs].
+        """
         ...
 
 
@@ -69,6 +76,7 @@ class ArtifactRunner:
         info = self._session.info
         self.image_shape = info.input_shape
         self.backend, self.cpu_level, self.reason = info.backend, info.cpu_level, info.reason
+        self.task = info.task
 
     @property
     def graph(self) -> Graph:
@@ -77,7 +85,7 @@ class ArtifactRunner:
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         result = self._session.run(images)
-        return result.label, result.exit
+        return result.label if self.task is Task.CLASSIFICATION else result.logits, result.exit
 
 
 class PlainRunner:
@@ -109,10 +117,12 @@ class PlainRunner:
         if "logits" not in [output.name for output in self._session.get_outputs()]:
             raise CocError(f"{subject.path}: it has no output `logits`")
         self.image_shape = tuple(inputs[0].shape[1:])
+        self.task = subject.task
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (logits,) = self._session.run(["logits"], {"image": images})
-        return logits.argmax(axis=1), np.zeros(len(images), dtype=np.int64)
+        answers = logits.argmax(axis=1) if self.task is Task.CLASSIFICATION else logits
+        return answers, np.zeros(len(images), dtype=np.int64)
 
 
 def open_runner(subject: Subject) -> Runner:

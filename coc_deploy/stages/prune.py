@@ -1,6 +1,7 @@
 """P: structured channel pruning over the dependency graph (torch-pruning, Fang et al. 2023)."""
 
 import copy
+import dataclasses
 import warnings
 
 import torch
@@ -9,10 +10,12 @@ from torch import nn
 
 from coc_runtime.errors import CocError
 
-from ..models import ShortcutA
+from ..models import ShortcutA, is_user
 from ..network import Network
+from ..qat import QConv
 from ..recipe import Prune, Recipe
 from ..state import Context, State, finetune_loss
+from .requantize import changed, refresh
 
 
 def _importance(config: Prune) -> object:
@@ -21,50 +24,94 @@ def _importance(config: Prune) -> object:
     return torch_pruning.importance.GroupMagnitudeImportance(p=1 if config.importance == "l1" else 2)
 
 
-def _channels(network: Network) -> int:
-    return sum(m.out_channels for m in network.body.modules() if isinstance(m, nn.Conv2d))
+def _convolutions(network: Network) -> list[nn.Conv2d]:
+    return [m for m in network.modules() if isinstance(m, nn.Conv2d)]
 
 
 def transform(network: Network, recipe: Recipe) -> Network:
-    """A copy with the same share of channels removed everywhere, kept channels a multiple of round_to."""
-    config = recipe.p
-    pruned = copy.deepcopy(network)
+    """A copy with channels of body and heads removed, quantized as the network is."""
+    return changed(network, lambda floats: pruned(floats, recipe.p))
+
+
+def pruned(network: Network, config: Prune) -> Network:
+    """A copy of a float network without its least important channels, what is left a multiple of round_to.
+
+    Body and heads are one dependency graph; heads are always pruned by `ratio`, so that they stay alike.
+    """
+    result = copy.deepcopy(network)
     if config.ratio == 0:
-        return pruned
-    body = pruned.body.eval()
-    for name, module in body.named_modules():
+        return result
+    for name, module in result.body.named_modules():
         if isinstance(module, ShortcutA):
             raise CocError(
                 f"{name}: shortcut A has a fixed number of channels; prune a model with shortcut B"
             )
-    outputs = [module for module in body.modules() if isinstance(module, nn.Linear)]
+    _remove(result.eval(), config)
+    before, after = (sum(m.out_channels for m in _convolutions(n)) for n in (network, result))
+    if before == after:
+        raise CocError(
+            f"p.ratio = {config.ratio:g} with p.round_to = {config.round_to} removes no channels of "
+            f"{network.arch.name}; lower p.round_to or change p.ratio"
+        )
+    if result.exits is not None and result.exits.head == "conv":
+        width = result.heads[0].get_submodule("conv").out_channels
+        result.exits = dataclasses.replace(result.exits, head_channels=int(width))  # type: ignore[arg-type]
+    for parameter in result.parameters():
+        parameter.requires_grad_(True)
+    return result.to(memory_format=torch.channels_last)
+
+
+class _Pruner(torch_pruning.pruner.BasePruner):
+    """Leaves every layer one group at least; torch-pruning leaves one that rounds to nothing unpruned."""
+
+    def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
+        left = current_channels - n_pruned
+        return current_channels - max(left - left % round_to, min(round_to, current_channels))
+
+
+def _remove(network: Network, config: Prune) -> None:
+    classes = network.arch.classes
+    outputs = [m for m in network.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
+    heads = [m for m in network.heads.modules() if isinstance(m, nn.Conv2d)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            pruner = torch_pruning.pruner.BasePruner(
-                body,
-                torch.zeros(1, *pruned.input_shape),
+            pruner = _Pruner(
+                network,
+                torch.zeros(1, *network.input_shape),
                 importance=_importance(config),
+                global_pruning=config.scope == "global",
                 pruning_ratio=config.ratio,
+                pruning_ratio_dict=dict.fromkeys(heads, config.ratio),
                 ignored_layers=outputs,
                 round_to=config.round_to,
             )
             pruner.step()
         except (RuntimeError, ValueError, AttributeError, KeyError) as error:
             raise CocError(f"pruning: torch-pruning cannot prune {network.arch.name}: {error}") from error
-    if _channels(pruned) == _channels(network):
-        raise CocError(
-            f"p.ratio = {config.ratio} with p.round_to = {config.round_to} removes no channels of "
-            f"{network.arch.name}; lower p.round_to or change p.ratio"
-        )
-    for parameter in pruned.parameters():
-        parameter.requires_grad_(True)
-    return pruned.to(memory_format=torch.channels_last)
+
+
+def ratio_of(network: Network) -> float:
+    """The share of the body's channels that pruning has removed, from those that its model is built with.
+
+    0 for a user's model: a checkpoint does not hold the code that builds it.
+    """
+    if is_user(network.arch.name):
+        return 0.0
+    whole = Network(network.arch, network.image_size)
+    now, before = (_width(net) for net in (network, whole))
+    return 1 - now / before
+
+
+def _width(network: Network) -> int:
+    return sum(m.weight.shape[0] for m in network.body.modules() if isinstance(m, nn.Conv2d | QConv))
 
 
 def run(state: State, context: Context) -> State:
     config = context.recipe.p
     network = transform(state.network, context.recipe)
-    loss = finetune_loss(network, state.original, config)
-    context.fit(network, config, loss, context.float_mode(network))
+    if network.quant is not None:
+        refresh(network, context.calibration_batches(), renew_norms=True)
+    loss = finetune_loss(network, state, config, context.task)
+    context.fit(network, config, loss, context.modes(network, config))
     return State(network, state.original, state.history)

@@ -2,16 +2,17 @@
 
 import copy
 
-from .. import qat
 from ..calibration import calibrate
+from ..dequantize import dequantized
 from ..network import Network
-from ..qat import Mode
 from ..recipe import Recipe
 from ..state import Context, State, finetune_loss
+from .requantize import refresh
 
 
 def transform(network: Network, recipe: Recipe) -> Network:
-    quantized = copy.deepcopy(network)
+    """A quantized copy, heads included; what is quantized already gets the bits of this stage."""
+    quantized = copy.deepcopy(network) if network.quant is None else dequantized(network)
     quantized.quantize(recipe.q.spec)
     return quantized
 
@@ -19,13 +20,10 @@ def transform(network: Network, recipe: Recipe) -> Network:
 def run(state: State, context: Context) -> State:
     config = context.recipe.q
     network = transform(state.network, context.recipe)
-    calibrate(network, context.calibration_batches())
-
-    def prepare(epoch: int) -> bool:
-        folded = epoch >= config.epochs - config.folded_epochs
-        network.train(not folded)
-        qat.set_mode(network, Mode.FOLDED if folded else Mode.TRAIN)
-        return context.low_precision and not folded
-
-    context.fit(network, config, finetune_loss(network, state.original, config), prepare)
+    if state.network.quant is None:
+        calibrate(network, context.calibration_batches())
+    else:
+        refresh(network, context.calibration_batches(), renew_norms=True)
+    loss = finetune_loss(network, state, config, context.task)
+    context.fit(network, config, loss, context.modes(network, config))
     return State(network, state.original, state.history)

@@ -11,15 +11,15 @@ import onnx
 from coc_deploy import checkpoint
 from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.network import Network
-from coc_runtime import cocfile, cocwrite, datasets, files, onnxfile
+from coc_runtime import cocfile, cocwrite, datasets, files, onnxfile, quality
 from coc_runtime.cocfile import CocFile
 from coc_runtime.errors import CocError
-from coc_runtime.graph import Graph
+from coc_runtime.graph import Graph, Task
 from coc_runtime.onnxfile import OnnxFile
 
 from . import ledger, parity
 from .float_onnx import write_float
-from .lowering import lower
+from .lowering import lower, task_of
 from .onnx_writer import write_onnx, write_segments
 
 
@@ -162,6 +162,7 @@ def _parity_data(loaded: Checkpoint, options: argparse.Namespace) -> datasets.Da
             f"--data {spec}: images are {list(data.images.shape[1:])}, "
             f"the model takes {list(loaded.network.input_shape)}"
         )
+    _check_task(loaded, spec, data)
     if options.images is None:
         return data
     if options.images < 1:
@@ -170,16 +171,31 @@ def _parity_data(loaded: Checkpoint, options: argparse.Namespace) -> datasets.Da
     return datasets.Dataset(data.name, data.images[:count], data.labels[:count], data.classes)
 
 
+def _check_task(loaded: Checkpoint, spec: str, data: datasets.Dataset) -> None:
+    """Raise CocError unless the data hold what the model predicts."""
+    task, outputs = task_of(loaded), loaded.network.arch.classes
+    if data.task is not task:
+        kinds = {Task.CLASSIFICATION: ("classes", "digits"), Task.REGRESSION: ("numbers", "rotated-digits")}
+        (held, _), (wanted, example) = kinds[data.task], kinds[task]
+        raise CocError(
+            f"--data {spec}: holds {held}, the model predicts {wanted}: give such data, e.g. {example}"
+        )
+    if task is Task.REGRESSION and data.labels.shape[1] != outputs:
+        raise CocError(f"--data {spec}: {data.labels.shape[1]} numbers an image, the model gives {outputs}")
+
+
 def summary(report: dict[str, Any]) -> str:
     """The report as a few lines on screen."""
     agreement, sizes, costs = report["parity"], report["size"], report["cost"]
     shares = ", ".join(f"{share:.1%}" for share in costs["exit_share"])
     missing = agreement.get("native_missing")
+    found = quality.text(agreement)
+    measured = f"accuracy  {found}" if agreement["accuracy"] is not None else f"errors    {found}"
     absent = f"native    not compared: {missing}\n" if missing else ""
     return f"""\
 parity    {agreement["images"]} images of {agreement["data"]}, {len(agreement["pairs"])} pairs of back ends: \
 {agreement["differing_logits"]} differing logits, {agreement["flipped_exits"]} flipped exits
-{absent}accuracy  {agreement["accuracy"]:.2f} %
+{absent}{measured}
 size      {sizes["file_bytes"]:,} bytes: weights {sizes["weight_bytes"]:,}, biases {sizes["bias_bytes"]:,}, \
 scales {sizes["scale_bytes"]:,}, structure {sizes["structure_bytes"]:,}
 exits     {shares}

@@ -1,12 +1,15 @@
 """A float network as ONNX, batch-norm folded: what benchmarks compare the compressed model with."""
 
+import operator
 from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 
+from coc_deploy.calls import pair
 from coc_deploy.models import ShortcutA
 from coc_deploy.network import Network
 from coc_runtime.errors import CocError
@@ -49,6 +52,30 @@ class _Writer:
             pads=pads,
             group=conv.groups,
         )
+
+    def norm(self, node: fx.Node, norm: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
+        """Batch-norm that no convolution precedes."""
+        values = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        names = [
+            self.constant(f"{node.name}.{key}", value.detach().numpy())
+            for key, value in zip(("weight", "bias", "mean", "var"), values, strict=True)
+            if value is not None
+        ]
+        self.node("BatchNormalization", [str(node.args[0]), *names], node.name, epsilon=norm.eps)
+
+    def pool(self, node: fx.Node, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
+        options: dict[str, Any] = {"kernel_shape": list(pair(pool.kernel_size))}
+        options |= {"strides": list(pair(pool.stride)), "pads": list(pair(pool.padding)) * 2}
+        options["ceil_mode"] = int(pool.ceil_mode)
+        if isinstance(pool, nn.AvgPool2d):
+            self.node("AveragePool", [str(node.args[0])], node.name, count_include_pad=1, **options)
+        else:
+            self.node("MaxPool", [str(node.args[0])], node.name, **options)
+
+    def pad(self, node: fx.Node, module: nn.ZeroPad2d) -> None:
+        left, right, top, bottom = module.padding
+        pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+        self.node("Pad", [str(node.args[0]), self.constant(f"{node.name}.pads", pads)], node.name)
 
     def shortcut(self, node: fx.Node, module: ShortcutA) -> None:
         steps = np.array([module.stride, module.stride], np.int64)
@@ -106,27 +133,42 @@ def _write(node: fx.Node, modules: dict[str, nn.Module], writer: _Writer, skippe
         writer.node("Sub", ["pixels", grey], "centred")
         writer.node("Mul", ["centred", writer.constant("unit", np.array(1 / 128, np.float32))], node.name)
     elif isinstance(module, nn.Conv2d):
-        norm = next(
-            (user for user in node.users if isinstance(modules.get(str(user.target)), nn.BatchNorm2d)), None
-        )
-        batch_norm = modules[str(norm.target)] if norm is not None else None
-        if norm is not None:
+        users = [(user, modules.get(str(user.target))) for user in node.users]
+        norm, batch_norm = users[0] if len(users) == 1 else (node, None)
+        if isinstance(batch_norm, nn.BatchNorm2d):
             skipped[norm.name] = node.name
-        writer.conv(node, module, batch_norm, norm.name if norm is not None else node.name)  # type: ignore[arg-type]
+            writer.conv(node, module, batch_norm, norm.name)
+        else:
+            writer.conv(node, module, None, node.name)
+    elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+        writer.norm(node, module)
     elif isinstance(module, nn.ReLU):
         writer.node("Relu", inputs, node.name)
+    elif isinstance(module, nn.ReLU6):
+        low, high = (writer.constant(f"{node.name}.{v}", np.array(v, np.float32)) for v in (0, 6))
+        writer.node("Clip", [*inputs, low, high], node.name)
     elif isinstance(module, ShortcutA):
         writer.shortcut(node, module)
     elif isinstance(module, nn.AdaptiveAvgPool2d):
         writer.node("GlobalAveragePool", inputs, node.name)
-    elif isinstance(module, nn.Linear):
-        weight = writer.constant(f"{node.name}.weight", module.weight.detach().numpy())
-        bias = writer.constant(f"{node.name}.bias", module.bias.detach().numpy())
-        writer.node("Gemm", [inputs[0], weight, bias], node.name, transB=1)
-    elif node.op == "call_function" and getattr(node.target, "__name__", "") == "add":
-        writer.node("Add", inputs, node.name)
-    elif node.op == "call_function" and getattr(node.target, "__name__", "") == "flatten":
+    elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        writer.pool(node, module)
+    elif isinstance(module, nn.ZeroPad2d):
+        writer.pad(node, module)
+    elif isinstance(module, nn.Flatten):
         writer.node("Flatten", inputs, node.name)
+    elif isinstance(module, nn.Dropout | nn.Dropout2d):
+        writer.node("Identity", inputs, node.name)
+    elif isinstance(module, nn.Linear):
+        names = [writer.constant(f"{node.name}.weight", module.weight.detach().numpy())]
+        if module.bias is not None:
+            names.append(writer.constant(f"{node.name}.bias", module.bias.detach().numpy()))
+        writer.node("Gemm", [inputs[0], *names], node.name, transB=1)
+    elif node.op == "call_function" and node.target is operator.add:
+        writer.node("Add", inputs * (3 - len(inputs)), node.name)
+    elif node.op == "call_function" and node.target is torch.cat:
+        parts = [str(source) for source in node.args[0]]  # type: ignore[union-attr]
+        writer.node("Concat", parts, node.name, axis=1)
     else:
         kind = type(module).__name__ if module is not None else str(node.target)
         raise CocError(f"{node.name}: {kind} cannot be exported to float ONNX")

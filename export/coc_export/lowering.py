@@ -8,13 +8,25 @@ from torch import fx, nn
 
 from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.network import Network
-from coc_deploy.qat import ActQuant, QAdd, QConv, QLinear, QPool
+from coc_deploy.qat import ActQuant, QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QMaxPool, QPool
 from coc_runtime import arithmetic
 from coc_runtime.errors import CocError
-from coc_runtime.graph import LOGIT_BITS, Graph, Segment, verify
-from coc_runtime.ops import Add, Conv, GlobalAveragePool, Linear, Op, Tensor, Weight
+from coc_runtime.graph import LOGIT_BITS, Graph, Segment, Task, verify
+from coc_runtime.ops import (
+    Add,
+    AveragePool,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Op,
+    Tensor,
+    Weight,
+)
 
-SUPPORTED = "convolution + batch-norm (+ ReLU), addition (+ ReLU), global average pooling, linear"
+SUPPORTED = "convolution, addition, concatenation, max and average pooling, flattening, linear"
 
 
 class _Lowering:
@@ -34,12 +46,29 @@ class _Lowering:
             if node.op in ("placeholder", "output"):
                 continue
             unit = units.get(str(node.target))
-            inputs = [names[source.name] for source in node.all_input_nodes]
-            if isinstance(unit, QAdd) and len(inputs) == 1:
-                inputs *= 2
-            names[node.name] = f"{prefix}{node.name}"
-            result.append((node.name, self._op(f"{prefix}{node.target}", names[node.name], unit, inputs)))
+            read: list[fx.Node] = []
+            fx.map_arg(node.args, read.append)  # an operand may come twice
+            inputs = [names[source.name] for source in read]
+            name, output = f"{prefix}{node.target}", f"{prefix}{node.name}"
+            names[node.name] = output
+            if isinstance(unit, QConcat):
+                result += [(node.name, op) for op in self._concat(name, output, unit, inputs)]
+            else:
+                result.append((node.name, self._op(name, output, unit, inputs)))
         return result
+
+    def _concat(self, name: str, output: str, unit: QConcat, inputs: list[str]) -> list[Op]:
+        """Two inputs at a time; what is joined already has the output's type and keeps its codes."""
+        ops: list[Op] = []
+        for index in range(1, len(inputs)):
+            last = index == len(inputs) - 1
+            suffix = "" if last else f".{index}"
+            left = inputs[0] if index == 1 else ops[-1].output
+            op = Concat(f"{name}{suffix}", (left, inputs[index]), f"{output}{suffix}")
+            shape = op.output_shape(self.tensors[left], self.tensors[inputs[index]])
+            self.tensors[op.output] = _typed(op.output, shape, unit.act)
+            ops.append(op)
+        return ops
 
     def _op(self, name: str, output: str, unit: nn.Module | None, inputs: list[str]) -> Op:
         op: Op
@@ -49,6 +78,12 @@ class _Lowering:
             op = Add(name, (inputs[0], inputs[1]), output)
         elif isinstance(unit, QPool):
             op = GlobalAveragePool(name, inputs[0], output)
+        elif isinstance(unit, QAvgPool):
+            op = AveragePool(name, inputs[0], output, unit.kernel, unit.stride, unit.pads)
+        elif isinstance(unit, QMaxPool):
+            op = MaxPool(name, inputs[0], output, unit.kernel, unit.stride, unit.pads)
+        elif isinstance(unit, QFlatten):
+            op = Flatten(name, inputs[0], output)
         elif isinstance(unit, QLinear):
             op = _linear(name, output, unit, inputs[0])
         else:
@@ -74,10 +109,8 @@ def _conv(name: str, output: str, unit: QConv, source: str) -> Conv:
     except CocError as error:
         raise CocError(f"{name}: {error}") from error
     codes = arithmetic.encode(integers, unit.weight_bits, unit.encoding)
-    pad_h, pad_w = (int(p) for p in unit.padding)
     weight = Weight(codes, unit.weight_bits, unit.encoding)
-    pads = (pad_h, pad_w, pad_h, pad_w)
-    return Conv(name, source, output, weight, bias, scale, unit.stride, pads, unit.groups)
+    return Conv(name, source, output, weight, bias, scale, unit.stride, unit.pads, unit.groups)
 
 
 def _linear(name: str, output: str, unit: QLinear, source: str) -> Linear:
@@ -100,24 +133,32 @@ def lower(loaded: Checkpoint, source: Path) -> Graph:
     taps = [network.positions[position] for position in network.exits.positions] if network.exits else []
     segments: list[Segment] = []
     nodes: list[Op] = []
-    for node, op in lowering.lower(network.body, "", "image"):
+    lowered = lowering.lower(network.body, "", "image")
+    for index, (node, op) in enumerate(lowered):
         nodes.append(op)
-        if node in taps:
+        if node in taps and node != lowered[index + 1][0]:  # behind the last operator of the node
             head = network.heads[len(segments)]
             assert isinstance(head, fx.GraphModule)
             nodes += [head_op for _, head_op in lowering.lower(head, f"exit{len(segments)}.", op.output)]
             segments.append(Segment(tuple(nodes), nodes[-1].output, op.output))
             nodes = []
     segments.append(Segment(tuple(nodes), nodes[-1].output, None))
-    graph = Graph("image", lowering.tensors, tuple(segments), network.thresholds, _meta(loaded, source))
+    meta = _meta(loaded, source)
+    graph = Graph("image", lowering.tensors, tuple(segments), network.thresholds, meta, task_of(loaded))
     verify(graph)
     return graph
 
 
 def _meta(loaded: Checkpoint, source: Path) -> dict[str, Any]:
     last = loaded.history[-1] if loaded.history else {}
+    quality = ("mae", "r2") if task_of(loaded) is Task.REGRESSION else ("accuracy",)
     return {
-        **{key: value for key, value in loaded.meta.items() if key not in ("versions", "seed")},
+        **{key: value for key, value in loaded.meta.items() if key not in ("versions", "seed", "task")},
         "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "accuracy": last.get("accuracy"),
+        **{name: last.get(name) for name in quality},
     }
+
+
+def task_of(loaded: Checkpoint) -> Task:
+    """What a checkpoint's model predicts."""
+    return Task(loaded.meta.get("task", Task.CLASSIFICATION.value))

@@ -74,6 +74,10 @@ class Constants:
         """float32 [1, 1, *kernel]: a filter that sums windows."""
         return self._add(f"o{kernel[0]}x{kernel[1]}", np.ones((1, 1, *kernel), np.float32))
 
+    def infinity(self) -> str:
+        """float32 scalar."""
+        return self._add("inf", np.array(np.inf, np.float32))
+
     def table(self, bits: int, encoding: Encoding) -> str:
         """int8 [256, 8 / bits]: the integers that each packed byte holds."""
         codes = arithmetic.unpack(np.arange(256, dtype=np.uint8), bits, 256 * 8 // bits)

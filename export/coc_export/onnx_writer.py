@@ -4,6 +4,10 @@ Level k of the one file holds segment k, its gate and an If whose else_branch is
 
     confidence = ReduceMax(Softmax(logits));  If(confidence >= thresholds[k]) leave, else level k+1
 
+A regression compares with level k-1 instead, where there is one; level 0's confidence is -inf:
+
+    d = ReduceMax(Abs(Sub(logits, logits of level k-1)));  confidence = Neg(d);  If(thresholds[k] >= d)
+
 The file's header and checksum are defined in coc_runtime.onnxfile, which reads what this writes.
 """
 
@@ -15,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from coc_runtime import manifest, onnxfile
 from coc_runtime.arithmetic import gate_thresholds
 from coc_runtime.errors import CocError
-from coc_runtime.graph import Graph, verify
+from coc_runtime.graph import Graph, Task, verify
 
 from .onnx_nodes import Constants, SegmentWriter
 
@@ -51,8 +55,9 @@ def write_onnx(graph: Graph, *, packed: bool = True) -> onnx.ModelProto:
     inputs = [_codes_info("image", graph, graph.input, batch)]
     if exits:
         splits = [f"t{k}" for k in range(exits)]
+        limits = gate_thresholds(graph.thresholds, graph.task)
         top.nodes.insert(0, helper.make_node("Split", ["thresholds"], splits, num_outputs=exits))
-        top.initializers.append(numpy_helper.from_array(gate_thresholds(graph.thresholds), "thresholds"))
+        top.initializers.append(numpy_helper.from_array(limits, "thresholds"))
         inputs.append(helper.make_tensor_value_info("thresholds", TensorProto.FLOAT, [exits]))
     outputs = _result_infos(graph, results, batch)
     initializers = [*constants.tensors.values(), *top.initializers]
@@ -67,10 +72,11 @@ def write_segments(graph: Graph) -> list[onnx.ModelProto]:
 
     Segment k reads `image` (k = 0) or `carry{k-1}` (uint8 codes) and gives `logits` float32
     [N, classes], `confidence` float32 [N] and, except the last, `carry{k}`. Metadata `coc_segment`
-    holds the segment's number, their count and the threshold at which to stop.
+    holds the segment's number, their count and the threshold at which to stop. Segments of a regression
+    but the first also read `logits_before`, float32 [N, classes], and stop at confidence >= -threshold.
     """
     verify(graph)
-    thresholds = gate_thresholds(graph.thresholds)
+    thresholds = gate_thresholds(graph.thresholds, graph.task)
     models = []
     for k, segment in enumerate(graph.segments):
         source = graph.segment_input(k)
@@ -82,13 +88,18 @@ def write_segments(graph: Graph) -> list[onnx.ModelProto]:
         writer = SegmentWriter(graph, k, constants, aliases | {source: read})
         if segment.carry == source:
             writer.node("Identity", [read], f"carry{k}")
-        _confidence(writer, "logits", "confidence")
+        compares = k > 0 and graph.task is Task.REGRESSION
+        _confidence(writer, "logits", "logits_before" if compares else None, "confidence")
         outputs = [_float_info("logits", ["N", graph.classes]), _float_info("confidence", ["N"])]
         about: dict[str, object] = {"segment": k, "segments": len(graph.segments)}
         if segment.carry is not None:
             outputs.append(_codes_info(f"carry{k}", graph, segment.carry, "N"))
             about["threshold"] = float(thresholds[k])
         inputs = [_codes_info(read, graph, source, "N")]
+        if graph.task is Task.REGRESSION:
+            about["task"] = graph.task.value
+        if compares:
+            inputs.append(_float_info("logits_before", ["N", graph.classes]))
         initializers = [*constants.tensors.values(), *writer.initializers]
         model = _model(helper.make_graph(writer.nodes, f"segment{k}", inputs, outputs, initializers))
         helper.set_model_props(model, {"coc_segment": json.dumps(about, separators=(",", ":"))})
@@ -96,9 +107,24 @@ def write_segments(graph: Graph) -> list[onnx.ModelProto]:
     return models
 
 
-def _confidence(writer: SegmentWriter, logits: str, output: str) -> str:
-    softmax = writer.node("Softmax", [logits], f"m{writer.index}")
-    return writer.node("ReduceMax", [softmax, writer.constants.sizes([1])], output, keepdims=0)
+def _confidence(writer: SegmentWriter, logits: str, before: str | None, output: str) -> str:
+    """What `arithmetic.exit_confidence` says; before: the logits of a regression's exit before."""
+    k, axis = writer.index, writer.constants.sizes([1])
+    if writer.graph.task is Task.CLASSIFICATION:
+        softmax = writer.node("Softmax", [logits], f"m{k}")
+        return writer.node("ReduceMax", [softmax, axis], output, keepdims=0)
+    if before is None:
+        largest = writer.node("ReduceMax", [logits, axis], f"m{k}", keepdims=0)
+        return writer.node("Sub", [largest, writer.constants.infinity()], output)
+    distance = writer.node("Abs", [writer.node("Sub", [logits, before], f"s{k}d")], f"m{k}")
+    return writer.node("Neg", [writer.node("ReduceMax", [distance, axis], f"d{k}", keepdims=0)], output)
+
+
+def _before(graph: Graph, writer: SegmentWriter) -> str | None:
+    """The logits of the level before, which an inner level can read."""
+    if writer.index == 0 or graph.task is Task.CLASSIFICATION:
+        return None
+    return writer.name(graph.segments[writer.index - 1].logits)
 
 
 def _last(graph: Graph, writer: SegmentWriter) -> list[str]:
@@ -106,9 +132,9 @@ def _last(graph: Graph, writer: SegmentWriter) -> list[str]:
     k = writer.index
     logits = writer.name(graph.segments[k].logits)
     if k:
-        confidence = _confidence(writer, logits, f"c{k}")
+        confidence = _confidence(writer, logits, _before(graph, writer), f"c{k}")
         return [logits, _exit_number(writer.nodes, k, f"x{k}"), confidence]
-    confidence = _confidence(writer, logits, "confidence")
+    confidence = _confidence(writer, logits, None, "confidence")
     zeros = writer.node("ConstantOfShape", [writer.node("Shape", [confidence], "xs")], "xf")
     return [logits, writer.node("Cast", [zeros], "exit", to=TensorProto.INT64), confidence]
 
@@ -117,8 +143,10 @@ def _gate(graph: Graph, writer: SegmentWriter, deeper: onnx.GraphProto) -> list[
     """Ends a level with an exit by If(leave, results of this exit, `deeper`); returns If's outputs."""
     k = writer.index
     logits = writer.name(graph.segments[k].logits)
-    confidence = _confidence(writer, logits, f"c{k}")
-    leave = writer.node("GreaterOrEqual", [confidence, f"t{k}"], f"g{k}")
+    before = _before(graph, writer)
+    confidence = _confidence(writer, logits, before, f"c{k}")
+    compared = [confidence, f"t{k}"] if before is None else [f"t{k}", f"d{k}"]
+    leave = writer.node("GreaterOrEqual", compared, f"g{k}")
     names = [f"l{k}t", f"x{k}t", f"c{k}t"]
     nodes = [helper.make_node("Identity", [logits], [names[0]])]
     _exit_number(nodes, k, names[1])

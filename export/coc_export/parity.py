@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from coc_deploy.network import Network, exit_logits
-from coc_runtime import arithmetic
+from coc_runtime import arithmetic, quality
 from coc_runtime.backends import native
 from coc_runtime.backends.native import NativeBackend
 from coc_runtime.backends.ort import OrtBackend
@@ -35,7 +35,7 @@ class Answer:
 
 def gated(name: str, logits: np.ndarray, graph: Graph) -> Answer:
     """The answer of a back end that computed every exit."""
-    chosen = arithmetic.exits_taken(logits, graph.thresholds)
+    chosen = arithmetic.exits_taken(logits, graph.thresholds, graph.task)
     return Answer(name, logits, logits[chosen, np.arange(len(chosen))], chosen)
 
 
@@ -89,10 +89,10 @@ def _chunks(images: np.ndarray, size: int = 250) -> list[np.ndarray]:
 
 
 def _one_file(name: str, backend: OrtBackend, graph: Graph, images: np.ndarray) -> Answer:
-    thresholds = arithmetic.gate_thresholds(graph.thresholds)
+    thresholds = arithmetic.gate_thresholds(graph.thresholds, graph.task)
     results = [backend.run_single(images[i : i + 1], thresholds) for i in range(len(images))]
-    taken = np.concatenate([logits for logits, _ in results])
-    return Answer(name, None, taken, np.array([exit_ for _, exit_ in results]))
+    taken = np.concatenate([logits for logits, _, _ in results])
+    return Answer(name, None, taken, np.array([exit_ for _, exit_, _ in results]))
 
 
 def compare(answers: list[Answer]) -> list[dict[str, Any]]:
@@ -119,13 +119,13 @@ def report(network: Network, file: OnnxFile | CocFile, data: Dataset) -> tuple[d
     """
     answers = ask_all(network, file, data.images)
     reference = answers[1]
-    accuracy = float((reference.taken.argmax(axis=1) == data.labels).mean() * 100)
+    found = quality.measure(reference.taken, data.labels, file.graph.task)
     pairs = compare(answers)
     missing = native.why_missing() if isinstance(file, CocFile) else None
     return {
         "data": data.name,
         "images": len(data.labels),
-        "accuracy": accuracy,
+        **found,
         "differing_logits": sum(pair["differing_logits"] for pair in pairs),
         "flipped_exits": sum(pair["flipped_exits"] for pair in pairs),
         "pairs": pairs,

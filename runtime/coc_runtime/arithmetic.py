@@ -19,6 +19,16 @@ MULTIPLIER_BITS = 8
 """A channel's scale has at most this many significant bits (HAWQ-V3 calls such numbers dyadic)."""
 
 
+class Task(enum.Enum):
+    """What the outputs of a model are, which decides when successive exits are done with an image."""
+
+    CLASSIFICATION = "classification"
+    """Logits of classes; an image leaves where the largest probability reaches the exit's threshold."""
+    REGRESSION = "regression"
+    """Real numbers; an image leaves where an exit agrees with the one before within its threshold, the
+    tolerance."""
+
+
 class Encoding(enum.Enum):
     """How a k-bit weight code q stands for an integer."""
 
@@ -131,11 +141,39 @@ def confidence(logits: np.ndarray) -> np.ndarray:
     return np.float32(1) / np.add.accumulate(exponentials, axis=1)[:, -1]
 
 
-def gate_thresholds(thresholds: Sequence[float]) -> np.ndarray:
-    """float32 [early exits], as every back end compares them with a confidence, which can be 1.
+def agreement(outputs: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+    """Minus the largest disagreement with the exit before, -max_i |y_i - b_i|, float32 [N].
 
-    A threshold just above 1 must not round to 1: it says never to leave.
+    outputs, before: float32 [N, outputs]; before is None at exit 0, which agrees with nothing: -inf.
     """
+    if before is None:
+        return np.full(len(outputs), -np.inf, np.float32)
+    outputs, before = np.asarray(outputs, np.float32), np.asarray(before, np.float32)
+    return -np.abs(outputs - before).max(axis=1)
+
+
+def exit_confidence(logits: np.ndarray, before: np.ndarray | None, task: Task) -> np.ndarray:
+    """What an exit's threshold is compared with, float32 [N]: `confidence`, or `agreement` of numbers.
+
+    before: the logits of the exit before, None at exit 0.
+    """
+    return confidence(logits) if task is Task.CLASSIFICATION else agreement(logits, before)
+
+
+def leaves(score: np.ndarray, threshold: float | np.floating, task: Task) -> np.ndarray:
+    """Which images an early exit lets go, bool [N]: `exit_confidence` against one of `gate_thresholds`."""
+    return score >= (threshold if task is Task.CLASSIFICATION else -threshold)
+
+
+def gate_thresholds(thresholds: Sequence[float], task: Task = Task.CLASSIFICATION) -> np.ndarray:
+    """float32 [early exits], as every back end compares them: with a confidence, which can be 1, or, as
+    tolerances, with a disagreement.
+
+    A confidence just above 1 must not round to 1: it says never to leave. Tolerances stay finite, so that
+    no image leaves at exit 0.
+    """
+    if task is Task.REGRESSION:
+        return np.minimum(np.array(thresholds, np.float64), np.finfo(np.float32).max).astype(np.float32)
     wide = np.minimum(np.array(thresholds, np.float64), 2)
     values = wide.astype(np.float32)
     never = np.nextafter(np.float32(1), np.float32(2))
@@ -143,12 +181,15 @@ def gate_thresholds(thresholds: Sequence[float]) -> np.ndarray:
     return result
 
 
-def exits_taken(logits: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-    """The first confident exit of each image, int64 [N], when every exit was computed.
+def exits_taken(
+    logits: np.ndarray, thresholds: Sequence[float], task: Task = Task.CLASSIFICATION
+) -> np.ndarray:
+    """The first exit of each image that lets it go, int64 [N], when every exit was computed.
 
     logits: float32 [exits, N, classes], the last exit last; thresholds: one per exit but the last.
     """
     taken = np.full(logits.shape[1], len(logits) - 1)
-    for k, threshold in reversed(list(enumerate(gate_thresholds(thresholds)))):
-        taken[confidence(logits[k]) >= threshold] = k
+    for k, threshold in reversed(list(enumerate(gate_thresholds(thresholds, task)))):
+        score = exit_confidence(logits[k], logits[k - 1] if k else None, task)
+        taken[leaves(score, threshold, task)] = k
     return taken

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import arithmetic, coclayout, files
-from .coclayout import ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, VERSION, Header, Kind, Row
+from .coclayout import ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, TASKS, VERSION, Header, Kind, Row
 from .errors import CocError
 from .graph import MAX_SCALE_EXPONENT, Graph, Segment, verify
 from .ops import (
@@ -118,7 +118,8 @@ class _Reader:
         if self.at != len(self.data):
             raise CocError(f"{len(self.data) - self.at} bytes follow the last weights")
         by_name = {tensor.name: tensor for tensor in tensors}
-        graph = Graph(tensors[0].name, by_name, _segments(segments, nodes, tensors), thresholds, meta)
+        parts = _segments(segments, nodes, tensors)
+        graph = Graph(tensors[0].name, by_name, parts, thresholds, meta, TASKS[header.task])
         verify(graph)
         coclayout.check_graph(graph)
         return graph
@@ -134,6 +135,8 @@ class _Reader:
             raise CocError(
                 f"a description of {header.description} bytes, not 1 to {coclayout.MAX_DESCRIPTION}"
             )
+        if header.task >= len(TASKS):
+            raise CocError(f"task {header.task} is not known")
         if any(header.zero) or any(header.zeros):
             raise CocError("reserved bytes of the header are not 0")
 
@@ -147,8 +150,9 @@ class _Reader:
 
     def _thresholds(self) -> tuple[float, ...]:
         values = np.frombuffer(self._take(4 * (self.header.segments - 1)), "<f4")
-        if not ((values >= 0) & (values <= coclayout.NEVER) & ~np.signbit(values)).all():
-            raise CocError(f"thresholds {values.tolist()} are not all between 0 and {coclayout.NEVER:g}")
+        most = coclayout.LARGEST_THRESHOLD[TASKS[self.header.task]]
+        if not ((values >= 0) & (values <= most) & ~np.signbit(values)).all():
+            raise CocError(f"thresholds {values.tolist()} are not all between 0 and {most:g}")
         return tuple(values.tolist())
 
     def _per_channel(self, layers: list[Row], dtype: np.dtype) -> "_Channels":

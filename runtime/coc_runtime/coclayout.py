@@ -14,7 +14,7 @@ import numpy as np
 from . import cost
 from .arithmetic import Encoding
 from .errors import CocError
-from .graph import LOGIT_BITS, Graph
+from .graph import LOGIT_BITS, Graph, Task
 from .ops import Tensor
 
 MAGIC = b"\x89COC\r\n\x1a\n"
@@ -33,9 +33,10 @@ MAX_ELEMENTS = 1 << 28
 """Of a tensor per image, and of a layer's weights."""
 MAX_DESCRIPTION = 1 << 20
 MAX_BITOPS = (1 << 63) - 1
-NEVER = 2.0
-"""The largest threshold; above 1 an image never leaves."""
+LARGEST_THRESHOLD = {Task.CLASSIFICATION: 2.0, Task.REGRESSION: float(np.finfo(np.float32).max)}
+"""Of confidences (above 1 an image never leaves), and of tolerances."""
 
+TASKS = (Task.CLASSIFICATION, Task.REGRESSION)
 ENCODINGS = (Encoding.ODD, Encoding.SYMMETRIC)
 SCALE = np.dtype([("odd", "u1"), ("exponent", "i1")])
 SEGMENT = struct.Struct("<4H")
@@ -67,6 +68,7 @@ class Header(NamedTuple):
     height: int
     width: int
     exponent: int
+    task: int
     zero: bytes
     description: int
     zeros: bytes
@@ -107,7 +109,7 @@ class Row(NamedTuple):
         return self.top, self.left, self.bottom, self.right
 
 
-HEADER = struct.Struct("<8sIIIHHIHHb3sI8s")
+HEADER = struct.Struct("<8sIIIHHIHHbB2sI8s")
 ROW = struct.Struct("<4B2H6BHI2BbB")
 
 _TYPE = {"kind", "input", "bits", "zero_point", "exponent"}

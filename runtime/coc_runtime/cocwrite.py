@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from . import arithmetic, cocfile, coclayout
-from .coclayout import ALIGNMENT, ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, VERSION, Kind, Row
+from .coclayout import ALIGNMENT, ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, TASKS, VERSION, Kind, Row
 from .errors import CocError
 from .graph import Graph, verify
 from .ops import (
@@ -44,7 +44,8 @@ def dump(graph: Graph) -> bytes:
     for segment in graph.segments:
         carry = 0 if segment.carry is None else index[segment.carry]
         sections.append(_pack(SEGMENT, len(segment.nodes), index[segment.logits], carry, 0))
-    sections.append((arithmetic.gate_thresholds(graph.thresholds) + np.float32(0)).astype("<f4").tobytes())
+    thresholds = arithmetic.gate_thresholds(graph.thresholds, graph.task) + np.float32(0)
+    sections.append(thresholds.astype("<f4").tobytes())
     sections += [layer.bias.astype("<i4").tobytes() for layer in layers]
     sections += [_scales(layer) for layer in layers if isinstance(layer, Conv)]
     body = bytearray(HEADER.size) + b"".join(sections) + description
@@ -52,6 +53,7 @@ def dump(graph: Graph) -> bytes:
         body += bytes(-len(body) % ALIGNMENT) + layer.weight.packed.tobytes()
     image = graph.tensors[graph.input]
     counts = (len(body), len(nodes), len(graph.segments), *image.shape, image.exponent)
+    counts += (TASKS.index(graph.task),)
     body[: HEADER.size] = _pack(HEADER, MAGIC, VERSION, 0, *counts, b"", len(description), b"")
     data = seal(bytes(body))
     cocfile.parse(data, "the graph as a .coc file")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .arithmetic import Task as Task
 from .cost import LayerCost, bitops
 from .errors import CocError
 from .ops import Conv, Flatten, Linear, MaxPool, Op, Tensor
@@ -33,7 +34,9 @@ class Segment:
 class Graph:
     """A legal graph passes `verify`. Segment k's input is the image (k = 0) or segment k-1's carry.
 
-    thresholds: one per segment but the last; an image leaves when its confidence reaches it.
+    task: what the logits are: of classes, or the `classes` real numbers of a regression.
+    thresholds: one per segment but the last; an image leaves when its confidence reaches it, or, in a
+    regression, when exit k and exit k - 1 differ by no more (the tolerance of exit 0 is ignored).
     meta: what the compiler knows about the model, JSON values only: source_sha256, chain, data,
     chain_bits ([W, A]), original_bitops, original_bits, and whatever else it records.
     """
@@ -43,6 +46,7 @@ class Graph:
     segments: tuple[Segment, ...]
     thresholds: tuple[float, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    task: Task = Task.CLASSIFICATION
 
     def segment_input(self, index: int) -> str:
         """Name of the tensor that segment `index` reads."""
@@ -67,16 +71,20 @@ class Graph:
 
     @property
     def classes(self) -> int:
+        """Of a regression: how many numbers it gives."""
         return self.tensors[self.segments[-1].logits].shape[0]
 
 
-def check_thresholds(thresholds: tuple[float, ...], exits: int) -> tuple[float, ...]:
+def check_thresholds(
+    thresholds: tuple[float, ...], exits: int, task: Task = Task.CLASSIFICATION
+) -> tuple[float, ...]:
     """Thresholds as floats, or a CocError that says what is wrong with them."""
     if len(thresholds) != exits:
         raise CocError(f"{len(thresholds)} thresholds given, the model has {exits} early exits")
     values = tuple(float(value) for value in thresholds)
     if any(value != value or value < 0 for value in values):
-        raise CocError(f"thresholds {list(values)} must be numbers of at least 0 (above 1: never exit)")
+        hint = "above 1: never exit" if task is Task.CLASSIFICATION else "tolerances of disagreement"
+        raise CocError(f"thresholds {list(values)} must be numbers of at least 0 ({hint})")
     return values
 
 
@@ -85,7 +93,7 @@ def verify(graph: Graph) -> None:
     it is read, shapes and types follow the operators' rules, and every sum is exact in float32."""
     if not graph.segments:
         raise CocError("graph has no segments")
-    check_thresholds(graph.thresholds, len(graph.segments) - 1)
+    check_thresholds(graph.thresholds, len(graph.segments) - 1, graph.task)
     image = _tensor(graph, graph.input)
     if len(image.shape) != 3 or (image.bits, image.zero_point) != (8, 128):
         raise CocError(f"input {image.name} must be an 8-bit image with zero point 128")

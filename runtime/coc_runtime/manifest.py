@@ -2,7 +2,7 @@
 
 Tensors and operators are listed once; operators refer to tensors by their index. Operator j of the
 graph (counted over all segments) owns the parameters `w{j}` (packed weight codes), `b{j}` (bias,
-int32) and, for convolutions, `s{j}` (scale, float32).
+int32) and, for convolutions, `s{j}` (scale, float32). `task` is there where it is not classification.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 from .arithmetic import Encoding, unpack
 from .cost import bitops
 from .errors import CocError
-from .graph import Graph, Segment, verify
+from .graph import Graph, Segment, Task, verify
 from .ops import (
     OPS,
     Add,
@@ -43,7 +43,7 @@ Parameters = Callable[[str, str, tuple[int, ...]], np.ndarray]
 def dump(graph: Graph) -> bytes:
     """The manifest of a graph as compact UTF-8 JSON."""
     index = {name: i for i, name in enumerate(graph.tensors)}
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "input": index[graph.input],
         "tensors": [[t.name, t.shape, t.bits, t.zero_point, t.exponent] for t in graph.tensors.values()],
@@ -58,6 +58,8 @@ def dump(graph: Graph) -> bytes:
         ],
         "meta": dict(graph.meta),
     }
+    if graph.task is not Task.CLASSIFICATION:
+        manifest["task"] = graph.task.value
     try:
         return json.dumps(manifest, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -101,6 +103,15 @@ def decode(data: bytes) -> dict[str, Any]:
     return dict(manifest)
 
 
+def task_of(manifest: dict[str, Any]) -> Task:
+    """The task of a decoded manifest."""
+    if "task" not in manifest:
+        return Task.CLASSIFICATION
+    if manifest["task"] != Task.REGRESSION.value:
+        raise CocError(f"task {manifest['task']!r:.40} is not known")
+    return Task.REGRESSION
+
+
 def load(manifest: dict[str, Any], thresholds: tuple[float, ...], parameters: Parameters) -> Graph:
     """The verified graph of a decoded manifest; CocError wherever anything does not fit."""
     tensors = [_tensor(row) for row in _get(manifest, "tensors", list)]
@@ -118,7 +129,8 @@ def load(manifest: dict[str, Any], thresholds: tuple[float, ...], parameters: Pa
         first += len(nodes)
     name = _pick(tensors, _get(manifest, "input", int)).name
     by_name = {tensor.name: tensor for tensor in tensors}
-    graph = Graph(name, by_name, tuple(segments), thresholds, _get(manifest, "meta", dict))
+    meta = _get(manifest, "meta", dict)
+    graph = Graph(name, by_name, tuple(segments), thresholds, meta, task_of(manifest))
     verify(graph)
     counted = [bitops(graph.segment_layers(k)) for k in range(len(segments))]
     if counted != declared:

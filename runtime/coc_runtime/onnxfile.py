@@ -166,6 +166,9 @@ def _build(data: bytes, graph_bytes: memoryview, description: dict[str, object])
     graph = manifest.load(description, thresholds, parameter)
     for level, segment in zip(levels, graph.segments, strict=True):
         check_windows(level, segment)
+        if level.task is not graph.task:
+            stated = f"the manifest says {graph.task.value}"
+            raise CocError(f"the ONNX graph gates like a {level.task.value}, {stated}")
     return OnnxFile(graph, data, levels)
 
 

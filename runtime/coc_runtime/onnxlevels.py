@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .arithmetic import Task
 from .errors import CocError
 from .graph import Segment
 from .ops import AveragePool, Conv, MaxPool
@@ -20,8 +21,8 @@ SEGMENT_OPS = frozenset(
 )
 """Operators that compute a segment."""
 GATE_OPS = frozenset(
-    ["Constant", "ConstantOfShape", "GreaterOrEqual", "Identity", "If", "ReduceMax", "Shape", "Softmax"]
-    + ["Split"]
+    ["Abs", "Constant", "ConstantOfShape", "GreaterOrEqual", "Identity", "If", "Neg", "ReduceMax", "Shape"]
+    + ["Softmax", "Split", "Sub"]
 )
 """Operators that decide about leaving; the exit number's Cast, the only other one, reads `xf`."""
 
@@ -53,11 +54,13 @@ class Initializer:
 
 @dataclass(frozen=True)
 class Level:
-    """Nodes (NodeProto bytes) that compute a segment, the names they read, and the level's initializers."""
+    """Nodes (NodeProto bytes) that compute a segment, the names they read, the level's initializers, and the
+    task that its gate is for."""
 
     segment_nodes: tuple[memoryview, ...]
     segment_reads: frozenset[str]
     initializers: dict[str, Initializer]
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,12 @@ def read_levels(graph: memoryview, count: int) -> tuple[Level, ...]:
         for node in compute:
             _check_growth(node, known)
             _count_parts(node, parts)
+        for node in nodes:
+            _check_difference(node, known)
         reads = frozenset(name for node in compute for name in node.inputs)
-        levels.append(Level(tuple(node.data for node in compute), reads, initializers))
+        classified = any(node.op == "Softmax" for node in nodes)
+        task = Task.CLASSIFICATION if classified else Task.REGRESSION
+        levels.append(Level(tuple(node.data for node in compute), reads, initializers, task))
     return tuple(levels)
 
 
@@ -191,6 +198,13 @@ def _check_growth(node: _Node, known: dict[str, Initializer]) -> None:
         factor = known.get(node.inputs[-1]) if node.inputs else None
         if factor is None or factor.shape:
             raise CocError("a Mul does not read a scalar")
+
+
+def _check_difference(node: _Node, known: dict[str, Initializer]) -> None:
+    """Raise CocError for a gate's difference that a constant would broadcast."""
+    constants = [known[name] for name in node.inputs if name in known] if node.op == "Sub" else []
+    if any(constant.shape for constant in constants):
+        raise CocError("a Sub reads a constant that is no scalar")
 
 
 def _count_parts(node: _Node, parts: dict[str, int]) -> None:

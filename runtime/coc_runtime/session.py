@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from . import arithmetic, cocfile, files
+from .arithmetic import Task
 from .backends import Backend, WholeBackend
 from .errors import CocError
 from .graph import Graph, check_thresholds, verify
@@ -22,11 +23,12 @@ class Result:
     logits: np.ndarray
     """float32 [N, classes], of the exit that the image took"""
     label: np.ndarray
-    """int64 [N], the class of the largest logit; the first of equals"""
+    """int64 [N], the class of the largest logit; the first of equals. 0 for a regression"""
     exit: np.ndarray
     """int64 [N], 0 to exits - 1"""
     confidence: np.ndarray
-    """float32 [N], maximum softmax probability"""
+    """float32 [N], maximum softmax probability at the exit taken. Of a regression: minus the largest
+    difference between its outputs at the exit taken and at the exit before; -inf at exit 0"""
     bitops: np.ndarray
     """int64 [N], spent up to the exit taken, the heads evaluated on the way included"""
 
@@ -38,6 +40,7 @@ class Info:
     input_shape: tuple[int, ...]
     """(C, H, W) of an image"""
     classes: int
+    """of a regression: how many numbers it gives"""
     exits: int
     """early exits and the final one"""
     thresholds: tuple[float, ...]
@@ -51,6 +54,7 @@ class Info:
     """level of kernels of the native backend, e.g. "avx2"; None for the others"""
     memory_bytes: int | None = None
     """of a session of the native backend, one for each thread that runs at once; None for the others"""
+    task: Task = Task.CLASSIFICATION
 
 
 class Session:
@@ -78,7 +82,8 @@ class Session:
         backend: "onnxruntime" (.onnx only), "native" (.coc only), "reference" (NumPy) or "auto": the fast
         one for the file if it is installed, else the reference; `info.reason` says why. threads: of the
         fast ones; the reference leaves this to NumPy. thresholds: one per early exit instead of the
-        file's; 0 always leaves there, above 1 never.
+        file's; 0 always leaves there, above 1 never. Of a regression they are tolerances: an image leaves
+        where an exit and the one before differ by no more, so never at exit 0.
         Raises CocError: file missing, unreadable or damaged; unknown or missing backend; bad thresholds.
         """
         packed = cocfile.is_coc(path)
@@ -115,11 +120,13 @@ class Session:
 
     def _bind(self, graph: Graph, backend: Backend, reason: str, thresholds: Sequence[float] | None) -> None:
         values = check_thresholds(
-            graph.thresholds if thresholds is None else _as_tuple(thresholds), len(graph.segments) - 1
+            graph.thresholds if thresholds is None else _as_tuple(thresholds),
+            len(graph.segments) - 1,
+            graph.task,
         )
         self._graph = graph
         self._backend = backend
-        self._thresholds = arithmetic.gate_thresholds(values)
+        self._thresholds = arithmetic.gate_thresholds(values, graph.task)
         self._bitops = np.array(graph.exit_bitops(), dtype=np.int64)
         self.info = Info(
             input_shape=graph.tensors[graph.input].shape,
@@ -129,6 +136,7 @@ class Session:
             exit_bitops=tuple(graph.exit_bitops()),
             backend=backend.name,
             reason=reason,
+            task=graph.task,
         )
 
     def _bind_native(
@@ -150,6 +158,7 @@ class Session:
             reason=reason,
             cpu_level=backend.cpu,
             memory_bytes=backend.memory_bytes,
+            task=backend.task,
         )
 
     @property
@@ -169,22 +178,28 @@ class Session:
         if self._whole is not None:
             return Result(*self._whole.run(images))
         if len(images) == 1 and self._backend.run_single is not None:
-            logits, taken = self._backend.run_single(images, self._thresholds)
-            return self._result(logits, np.array([taken], dtype=np.int64))
+            logits, taken, confidence = self._backend.run_single(images, self._thresholds)
+            if self.info.task is Task.CLASSIFICATION:
+                confidence = arithmetic.confidence(logits)
+            return self._result(logits, np.array([taken], dtype=np.int64), confidence)
         logits = np.empty((len(images), self.info.classes), np.float32)
         exits = np.empty(len(images), np.int64)
+        confidence = np.empty(len(images), np.float32)
         waiting, codes = np.arange(len(images)), images
+        before: np.ndarray | None = None
         for index in range(self.info.exits):
             if len(waiting) == 0:
                 break
             found, carry = self._backend.run_segment(index, codes)
-            leave = self._leaves(index, found)
+            score = arithmetic.exit_confidence(found, before, self.info.task)
+            leave = self._leaves(index, score)
             logits[waiting[leave]] = found[leave]
             exits[waiting[leave]] = index
-            waiting = waiting[~leave]
+            confidence[waiting[leave]] = score[leave]
+            waiting, before = waiting[~leave], found[~leave]
             if carry is not None:
                 codes = carry[~leave]
-        return self._result(logits, exits)
+        return self._result(logits, exits, confidence)
 
     def logits_per_exit(self, images: np.ndarray) -> np.ndarray:
         """Logits of every exit for every image, nothing left early: float32 [exits, N, classes].
@@ -201,19 +216,19 @@ class Session:
             logits[index], codes = self._backend.run_segment(index, codes)
         return logits
 
-    def _leaves(self, index: int, logits: np.ndarray) -> np.ndarray:
+    def _leaves(self, index: int, score: np.ndarray) -> np.ndarray:
         """Which images leave at an exit, bool [N]; at the last, all."""
         if index == self.info.exits - 1:
-            return np.ones(len(logits), dtype=bool)
-        leave: np.ndarray = arithmetic.confidence(logits) >= self._thresholds[index]
-        return leave
+            return np.ones(len(score), dtype=bool)
+        return arithmetic.leaves(score, self._thresholds[index], self.info.task)
 
-    def _result(self, logits: np.ndarray, exits: np.ndarray) -> Result:
+    def _result(self, logits: np.ndarray, exits: np.ndarray, confidence: np.ndarray) -> Result:
+        classified = self.info.task is Task.CLASSIFICATION
         return Result(
             logits=logits,
-            label=logits.argmax(axis=1).astype(np.int64),
+            label=logits.argmax(axis=1).astype(np.int64) if classified else np.zeros(len(logits), np.int64),
             exit=exits,
-            confidence=arithmetic.confidence(logits),
+            confidence=confidence,
             bitops=self._bitops[exits],
         )
 

@@ -76,10 +76,18 @@ COC_API coc_status coc_model_from_memory(const void *data, size_t size, const co
                                          coc_model **model);
 COC_API void coc_model_free(coc_model *model); /* NULL is fine */
 
+/* What the outputs of a model are. */
+typedef enum {
+    COC_CLASSIFICATION = 0, /* logits of classes; confidence is the maximum softmax probability */
+    COC_REGRESSION = 1,     /* `classes` real numbers; confidence is minus the largest difference from the
+                             * outputs of the exit before, and -INFINITY at exit 0 */
+} coc_task;
+
 /* What a model is. */
 typedef struct {
     uint32_t channels, height, width;      /* of an image */
-    uint32_t classes;
+    uint32_t classes;                      /* of a regression: how many numbers it gives */
+    coc_task task;
     uint32_t exits;                        /* early exits and the final one, 1 to COC_MAX_EXITS + 1 */
     float thresholds[COC_MAX_EXITS];       /* exits - 1 of them, as stored in the file */
     uint64_t bitops[COC_MAX_EXITS + 1];    /* BitOps of an image that leaves at exit k */
@@ -91,7 +99,9 @@ COC_API coc_status coc_model_inspect(const coc_model *model, coc_model_info *inf
 /* How a session runs. Zero-initialise it for the defaults. */
 typedef struct {
     const float *thresholds;         /* exits - 1 of them; NULL: the model's. 0 always leaves, above 1 never;
-                                      * negative numbers and NaN are refused */
+                                      * negative numbers and NaN are refused. Of a regression they are
+                                      * tolerances: an image leaves at exit k where its outputs and those of
+                                      * exit k - 1 differ by at most thresholds[k]; never at exit 0 */
     uint32_t threads;                /* up to COC_MAX_THREADS; 0 and 1: the calling thread alone. Results do not
                                       * depend on it. The others start and end with the session */
     void *arena;                     /* memory of the caller, aligned to 64; NULL: from the model's allocator */
@@ -121,13 +131,13 @@ typedef enum {
 /* Where results go: caller's arrays of `count` elements; each may be NULL if it is not wanted. */
 typedef struct {
     float *logits;       /* [count][classes], at the exit taken */
-    int64_t *label;      /* the class of the largest logit; the first of equals */
+    int64_t *label;      /* the class of the largest logit; the first of equals; 0 of a regression */
     int64_t *exit;       /* 0 to exits - 1 */
-    float *confidence;   /* maximum softmax probability at the exit taken */
+    float *confidence;   /* at the exit taken; see coc_task */
     int64_t *bitops;     /* spent */
 } coc_result;
 
-/* Classify `count` images (0 is fine), each up to its first confident exit. */
+/* Run `count` images (0 is fine), each up to the first exit that lets it go. */
 COC_API coc_status coc_run(coc_session *session, const uint8_t *images, size_t count, coc_layout layout,
                            const coc_result *result);
 

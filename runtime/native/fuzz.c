@@ -58,6 +58,9 @@ static void run(coc_model *model, const coc_model_info *info, const coc_session_
     for (int i = 0; i < 2; i++)
         if (label[i] < 0 || label[i] >= info->classes || taken[i] < 0 || taken[i] >= info->exits)
             abort();
+    for (int i = 0; info->task == COC_REGRESSION && i < 2; i++)
+        if (label[i] != 0 || (taken[i] == 0) != (info->exits == 1))
+            abort();
     free(all);
     free(logits);
     free(images);

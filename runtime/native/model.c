@@ -139,6 +139,7 @@ coc_status coc_model_inspect(const coc_model *model, coc_model_info *info) {
         .height = image->height,
         .width = image->width,
         .classes = model->tensors[last->logits].channels,
+        .task = model->task,
         .exits = model->segment_count,
     };
     uint64_t macs = 0, bitops = 0;

@@ -28,7 +28,8 @@ typedef struct {
     uint32_t rank, channels, height, width; /* rank 1: height and width are 1 */
     uint32_t bits;
     int32_t zero, exponent;
-    uint32_t last_use; /* index of the last node that reads it; its segment's last node for logits */
+    uint32_t last_use; /* index of the last node that reads it; for logits the last node of their segment,
+                        * of a regression of the segment behind, which compares */
     uint32_t next;     /* planner's list of live tensors, by offset */
     uint64_t offset;   /* bytes into the activations */
 } coc_tensor;
@@ -55,6 +56,7 @@ typedef struct {
 
 struct coc_model {
     coc_allocator allocator;
+    coc_task task;
     uint32_t node_count, segment_count;
     coc_tensor *tensors; /* node_count + 1 */
     coc_node *nodes;

@@ -225,3 +225,14 @@ float coc_confidence(const float *logits, uint32_t classes) {
         sum += expf(logits[i] - largest);
     return 1.0f / sum;
 }
+
+float coc_agreement(const float *outputs, const float *before, uint32_t count) {
+    if (before == NULL)
+        return -INFINITY;
+    float largest = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const float difference = fabsf(outputs[i] - before[i]);
+        largest = difference > largest ? difference : largest;
+    }
+    return -largest;
+}

@@ -76,4 +76,7 @@ void coc_decode(const uint8_t *codes, uint32_t bits, coc_encoding encoding, size
 float coc_confidence(const float *logits, uint32_t classes);
 uint32_t coc_argmax(const float *logits, uint32_t classes);
 
+/* Minus the largest difference between outputs and those of the exit before; -INFINITY where `before` is NULL. */
+float coc_agreement(const float *outputs, const float *before, uint32_t count);
+
 #endif

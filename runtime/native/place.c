@@ -7,7 +7,8 @@ static uint64_t tensor_bytes(const coc_tensor *tensor) {
     return coc_align(coc_elements(tensor) * (tensor->bits == COC_LOGIT_BITS ? sizeof(float) : 1));
 }
 
-/* The last node that needs a tensor: its last reader; of logits, the end of their segment. */
+/* The last node that needs a tensor: its last reader; of logits, the end of their segment, and where they are
+ * compared with those of the next exit, the end of the next segment. */
 static void find_last_uses(coc_model *model) {
     for (uint32_t j = 0; j < model->node_count; j++) {
         const coc_node *node = &model->nodes[j];
@@ -15,8 +16,11 @@ static void find_last_uses(coc_model *model) {
         for (uint32_t i = 0; i < coc_input_count(node); i++)
             model->tensors[node->inputs[i]].last_use = j;
     }
-    for (uint32_t k = 0; k < model->segment_count; k++)
-        model->tensors[model->segments[k].logits].last_use = model->segments[k].end - 1;
+    const uint32_t compared = model->task == COC_REGRESSION;
+    for (uint32_t k = 0; k < model->segment_count; k++) {
+        const uint32_t end = k + compared < model->segment_count ? k + compared : k;
+        model->tensors[model->segments[k].logits].last_use = model->segments[end].end - 1;
+    }
 }
 
 /* Tensor `index`, written by node `index - 1`, takes the lowest gap among those alive. `*head` is the list

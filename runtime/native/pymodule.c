@@ -128,13 +128,13 @@ static PyObject *tuple_of(const coc_model_info *info, int bitops) {
     return tuple;
 }
 
-/* (channels, height, width, classes, thresholds, bitops of each exit) */
+/* (channels, height, width, classes, task, thresholds, bitops of each exit) */
 static PyObject *runner_info(runner *self, PyObject *Py_UNUSED(none)) {
     const coc_model_info *info = &self->info;
     PyObject *thresholds = tuple_of(info, 0), *bitops = tuple_of(info, 1), *result = NULL;
     if (thresholds != NULL && bitops != NULL)
-        result = Py_BuildValue("(IIIIOO)", info->channels, info->height, info->width, info->classes, thresholds,
-                               bitops);
+        result = Py_BuildValue("(IIIIIOO)", info->channels, info->height, info->width, info->classes,
+                               (unsigned int)info->task, thresholds, bitops);
     Py_XDECREF(thresholds);
     Py_XDECREF(bitops);
     return result;

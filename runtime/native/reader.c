@@ -15,7 +15,8 @@
 #define MAX_OPERATORS 4096u
 #define MAX_DESCRIPTION (1u << 20)
 #define MAX_EXPONENT 32
-#define MAX_THRESHOLD UINT32_C(0x40000000) /* 2.0f */
+#define MAX_CONFIDENCE UINT32_C(0x40000000) /* 2.0f */
+#define MAX_TOLERANCE UINT32_C(0x7f7fffff)  /* FLT_MAX */
 
 static const uint8_t magic[8] = {0x89, 'C', 'O', 'C', '\r', '\n', 0x1a, '\n'};
 
@@ -63,7 +64,7 @@ static coc_status check_header(const uint8_t *data) {
         return COC_ERROR_MALFORMED;
     if (channels == 0 || height == 0 || width == 0 || exponent < -MAX_EXPONENT || exponent > MAX_EXPONENT)
         return COC_ERROR_MALFORMED;
-    if (!all_zero(data + 33, 3) || !all_zero(data + 40, 8))
+    if (data[33] > COC_REGRESSION || !all_zero(data + 34, 2) || !all_zero(data + 40, 8))
         return COC_ERROR_MALFORMED;
     return COC_OK;
 }
@@ -241,9 +242,10 @@ static coc_status read_image(coc_model *model, const uint8_t *data) {
 }
 
 static coc_status read_thresholds(coc_model *model, const uint8_t *p) {
+    const uint32_t most = model->task == COC_REGRESSION ? MAX_TOLERANCE : MAX_CONFIDENCE;
     for (uint32_t k = 0; k + 1 < model->segment_count; k++) {
         const uint32_t bits = get32(p + 4 * (size_t)k);
-        if (bits > MAX_THRESHOLD)
+        if (bits > most)
             return COC_ERROR_MALFORMED;
         memcpy(&model->thresholds[k], &bits, sizeof bits);
     }
@@ -265,6 +267,7 @@ coc_status coc_read_model(const uint8_t *data, size_t size, const coc_allocator 
     if (status != COC_OK)
         return status;
     memcpy(parameters.codes, data + found.weights, size - (size_t)found.weights);
+    (*model)->task = (coc_task)data[33];
     status = read_image(*model, data);
     if (status == COC_OK)
         status = read_thresholds(*model, data + found.thresholds);

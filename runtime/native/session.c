@@ -187,7 +187,7 @@ static void run_node(const coc_session *session, uint32_t index) {
     }
 }
 
-/* Run a segment; its logits stay valid until the next one runs. */
+/* Run a segment; its logits stay valid until the next one runs, those of a regression until it has run. */
 static const float *run_segment(const coc_session *session, uint32_t index) {
     const coc_segment *segment = &session->model->segments[index];
     for (uint32_t j = segment->first; j < segment->end; j++)
@@ -214,7 +214,7 @@ static void store(const coc_session *session, const coc_result *result, size_t i
     if (result->logits != NULL)
         memcpy(result->logits + image * classes, logits, classes * sizeof(float));
     if (result->label != NULL)
-        result->label[image] = coc_argmax(logits, classes);
+        result->label[image] = session->info.task == COC_REGRESSION ? 0 : coc_argmax(logits, classes);
     if (result->exit != NULL)
         result->exit[image] = taken;
     if (result->confidence != NULL)
@@ -223,15 +223,25 @@ static void store(const coc_session *session, const coc_result *result, size_t i
         result->bitops[image] = (int64_t)session->info.bitops[taken];
 }
 
+/* Whether an early exit lets an image go; exit 0 of a regression has nothing to agree with. */
+static int leaves(const coc_session *session, uint32_t k, float confidence) {
+    if (session->info.task == COC_REGRESSION)
+        return k > 0 && confidence >= -session->thresholds[k];
+    return confidence >= session->thresholds[k];
+}
+
 static void run_image(const coc_session *session, const coc_result *result, size_t image) {
-    const uint32_t last = session->info.exits - 1;
+    const uint32_t last = session->info.exits - 1, classes = session->info.classes;
+    const float *before = NULL;
     for (uint32_t k = 0;; k++) {
         const float *logits = run_segment(session, k);
-        const float confidence = coc_confidence(logits, session->info.classes);
-        if (k == last || confidence >= session->thresholds[k]) {
+        const float confidence = session->info.task == COC_REGRESSION ? coc_agreement(logits, before, classes)
+                                                                      : coc_confidence(logits, classes);
+        if (k == last || leaves(session, k, confidence)) {
             store(session, result, image, k, logits, confidence);
             return;
         }
+        before = logits;
     }
 }
 

@@ -15,6 +15,8 @@ from coc_deploy.stages import prune, quantize
 from coc_runtime.errors import CocError
 from conftest import TinyRun
 from tiny import digits, float_network, quantized_network, same_state
+from usernets import USER, ZOO, images, network
+from usernets import quantize as quantize_user
 
 
 def pruned() -> Network:
@@ -75,6 +77,75 @@ def test_saving_what_was_loaded_changes_nothing(tmp_path: Path) -> None:
     assert same_state(a.pop("state"), b.pop("state")) and a == b
 
 
+@pytest.mark.parametrize("name", [*USER, *ZOO])
+@pytest.mark.parametrize("bits", [None, (2, 4)])
+def test_any_network_comes_back_without_its_source(
+    name: str, bits: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    found, path = network(name), tmp_path / "model.pt"
+    if bits:
+        quantize_user(found, bits)
+    checkpoint.save(path, Checkpoint(found))
+    again = checkpoint.load(path).network
+    assert again.describe() == found.describe() and again.exit_places() == found.exit_places()
+    assert same_state(again.state_dict(), found.state_dict())
+    some = images(found.input_shape)
+    np.testing.assert_array_equal(exit_logits(again, some), exit_logits(found, some))
+
+
+def test_files_of_version_1_still_load(tmp_path: Path) -> None:
+    """They held no body: a ResNet's architecture built it, pruned shapes came from the weights."""
+    path = tmp_path / "model.pt"
+    for build in KINDS.values():
+        found = build()
+        checkpoint.save(path, Checkpoint(found))
+        data = torch.load(path, weights_only=True)
+        del data["body"]
+        torch.save(data | {"version": 1}, path)
+        again = checkpoint.load(path).network
+        assert same_state(again.state_dict(), found.state_dict())
+        assert again.describe() == found.describe()
+
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body["modules"]["conv1"].update(kind="Bilinear"),
+        lambda body: body["modules"]["conv1"].update(kind="__import__"),
+        lambda body: body["modules"]["conv1"].update(out_channels=10**9),
+        lambda body: body["modules"]["conv1"].update(kernel_size=[10**6, 10**6]),
+        lambda body: body["modules"]["conv1"].update(stride=[-1, -1]),
+        lambda body: body["modules"]["conv1"].update(groups=0),
+        lambda body: body["modules"]["conv1"].update(padding=[10**6, 10**6]),
+        lambda body: body["modules"]["conv1"].update(padding="same"),
+        lambda body: body["modules"]["conv1"].update(device="cuda"),
+        lambda body: body["modules"]["bn1"].update(num_features=10**9),
+        lambda body: body["modules"]["fc"].update(out_features=10**9),
+        lambda body: body["modules"].update({"__class__.x": {"kind": "ReLU"}}),
+        lambda body: body["modules"].update({"forward": {"kind": "ReLU"}}),
+        lambda body: body["nodes"][1].update(target="missing"),
+        lambda body: body["nodes"][1].update(inputs=["later"]),
+        lambda body: body["nodes"][1].update(kind="get_attr"),
+        lambda body: body["nodes"][1].update(kind="call_method", target="__class__"),
+        lambda body: body["nodes"][2].update(name="conv1"),
+        lambda body: body["nodes"][2].update(name="a; b"),
+        lambda body: body["nodes"].pop(),
+        lambda body: body["positions"].update(conv1="nowhere"),
+        lambda body: body["cuts"].append("nowhere"),
+    ],
+)
+def test_a_body_that_was_tampered_with_is_told_in_one_line(change: Change, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    checkpoint.save(path, Checkpoint(float_network()))
+    data = torch.load(path, weights_only=True)
+    change(data["body"])
+    torch.save(data, path)
+    assert "damaged coc-deploy model" in refusal(path)
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(CocError) as error:
         checkpoint.load(path)
@@ -115,7 +186,7 @@ def test_a_truncated_model_is_refused(share: float, tmp_path: Path) -> None:
     assert "not a coc-deploy model" in refusal(path)
 
 
-@pytest.mark.parametrize("version", [0, 2, None])
+@pytest.mark.parametrize("version", [0, 3, None])
 def test_another_version_is_named(version: int | None, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     checkpoint.save(path, Checkpoint(float_network()))
@@ -129,8 +200,11 @@ def test_another_version_is_named(version: int | None, tmp_path: Path) -> None:
         ("state", {}),
         ("state", None),
         ("architecture", {"name": "resnet8"}),
-        ("architecture", {"name": "vgg", "width": 4, "shortcut": "B", "channels": 1, "classes": 10}),
+        ("body", None),
+        ("body", {"nodes": [], "modules": {}, "positions": {}, "places": [], "cuts": []}),
         ("image_size", None),
+        ("image_size", [10**6, 10**6]),
+        ("image_size", [0, 8]),
         ("exits", {"positions": ["nowhere"], "head": "conv", "head_channels": 4}),
         ("quantization", {"bits": 1}),
         ("thresholds", None),

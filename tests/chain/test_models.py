@@ -126,6 +126,46 @@ def test_folded_normalisation_computes_what_the_original_did(
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
+class Stems(nn.Module):
+    """Convolutions that read the image in every way: with batch-norm, with bias, with neither, grouped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.biased = nn.Conv2d(3, 6, 3, groups=3)
+        self.bare = nn.Conv2d(3, 5, 3, bias=False)
+        self.fc = nn.Linear(15, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [self.normed(x), self.biased(x), self.bare(x)]
+        return self.fc(torch.relu(torch.cat(parts, 1)).mean((2, 3)))
+
+
+def test_normalisation_is_folded_into_every_convolution_that_reads_the_image(tmp_path: Path) -> None:
+    """Exactly, as nothing is padded."""
+    torch.manual_seed(0)
+    module = Stems().eval()
+    nn.init.normal_(module.normed[1].running_mean)  # type: ignore[arg-type]
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+    network = Network.of(Stems(), (3, 9, 9), 10).eval()
+    models.load_weights(network.body, tmp_path / "weights.pt", *IMAGENET)
+    pixels = torch.randint(0, 256, (4, 3, 9, 9), dtype=torch.uint8)
+    mean, std = (torch.tensor(v)[None, :, None, None] for v in IMAGENET)
+    with torch.no_grad():
+        expected = module((pixels / 255 - mean) / std)
+        torch.testing.assert_close(network(to_input(pixels))[-1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_normalisation_cannot_be_folded_into_anything_else(tmp_path: Path) -> None:
+    parts = [nn.MaxPool2d(2), nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)]
+    network = Network.of(nn.Sequential(*parts), (3, 9, 9), 10)
+    torch.save(network.body.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(
+        CocError, match="0: reads the image; mean and std can be folded into convolutions only"
+    ):
+        models.load_weights(network.body, tmp_path / "weights.pt", *IMAGENET)
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_normalisation_of_another_channel_count_is_refused(tmp_path: Path, count: int) -> None:
     network = float_network(channels=3)

@@ -197,3 +197,36 @@ def test_training_in_quantized_mode_improves_the_integer_model() -> None:
         network.train()
         learn(network, 18, 0.02)
     assert accuracy() > max(before, 0.5)
+
+
+def test_one_scale_for_a_layer_is_that_of_all_its_weights() -> None:
+    w = weights()
+    for bits in (1, 2, 4):
+        integers, scale = dorefa(w, bits, per_layer=True)
+        flat, one = dorefa(w.reshape(1, -1), bits)
+        assert torch.equal(integers, flat.reshape(w.shape))
+        assert scale.shape == (5, 1, 1, 1) and torch.equal(scale.unique(), one.flatten())
+
+
+def test_a_learned_step_follows_its_gradient_to_another_power_of_two() -> None:
+    act = ActQuant(4, signed=False, exponent=-6, learned=True)
+    y = torch.linspace(0, 3, 500)  # far beyond the largest code, 15 / 64
+    optimizer = torch.optim.SGD(act.parameters(), lr=20.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        ((act(y) - y) ** 2).mean().backward()
+        optimizer.step()
+    assert -3 <= int(act.exponent) <= -2
+    assert float(((act(y) - y) ** 2).mean().detach()) < 0.01
+
+
+@pytest.mark.parametrize("changes", [{"learned": True}, {"per_layer": True}])
+def test_variants_of_quantization_keep_to_the_integers(changes: dict[str, bool]) -> None:
+    network, images = float_network(), digits("calibration").images
+    network.quantize(QuantSpec(1, 8, 8, **changes))
+    calibrate(network, [to_input(images[:64])])
+    learn(network, steps=3)
+    unit = next(m for m in network.modules() if isinstance(m, QLinear))
+    _, exponent, _ = unit.fold()
+    sums = exit_logits(network, images[:16])[-1] / 2.0 ** (int(unit.sources[0].exponent) + exponent)
+    np.testing.assert_array_equal(sums, np.rint(sums))

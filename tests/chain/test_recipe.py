@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coc_deploy import recipe
-from coc_deploy.recipe import Recipe
+from coc_deploy.recipe import Prune, Recipe
 from coc_runtime.errors import CocError
 from tiny import write_recipe
 
@@ -75,14 +75,14 @@ def test_a_section_that_is_a_value_is_refused() -> None:
         ({"d": {"weight_decay": -0.1}}, "d.weight_decay = -0.1", "0 to 1"),
         ({"d": {"model": "resnet9"}}, "d.model = 'resnet9'", "resnet8, resnet14"),
         ({"d": {"model": "vgg"}}, "d.model = 'vgg'", "resnet8, resnet14"),
-        ({"d": {"width": 0}}, "d.width = 0", "1 to 1024"),
+        ({"d": {"width": -1}}, "d.width = -1", "1 to 1024"),
         ({"d": {"shortcut": "C"}}, "d.shortcut = 'C'", "A or B"),
         ({"d": {"std": [0.5, 0, 1]}}, "d.std = (0.5, 0.0, 1.0)", "positive"),
         ({"d": {"temperature": 0}}, "d.temperature = 0.0", "above 0"),
         ({"d": {"temperature": float("inf")}}, "d.temperature = inf", "above 0"),
         ({"d": {"alpha": 1.1}}, "d.alpha = 1.1", "0 to 1"),
         ({"p": {"alpha": -0.1}}, "p.alpha = -0.1", "0 to 1"),
-        ({"p": {"teacher": "self"}}, "p.teacher = 'self'", "original or none"),
+        ({"p": {"teacher": "self"}}, "p.teacher = 'self'", "original, before or none"),
         ({"p": {"ratio": 1.0}}, "p.ratio = 1.0", "0 to below 1"),
         ({"p": {"round_to": 0}}, "p.round_to = 0", "1 to 256"),
         ({"p": {"importance": "taylor"}}, "p.importance = 'taylor'", "l1, l2 or bn"),
@@ -95,6 +95,12 @@ def test_a_section_that_is_a_value_is_refused() -> None:
         ({"e": {"head": "mlp"}}, "e.head = 'mlp'", "conv or linear"),
         ({"e": {"head_channels": 0}}, "e.head_channels = 0", "1 to 1024"),
         ({"e": {"max_drop": -1}}, "e.max_drop = -1.0", "0 to 100"),
+        ({"e": {"thresholds": [0.5]}}, "e.thresholds = [0.5]", "2 confidences, one per position"),
+        ({"e": {"thresholds": [-1, 0]}}, "e.thresholds = [-1.0, 0.0]", "confidences"),
+        ({"p": {"scope": "layer"}}, "p.scope = 'layer'", "uniform or global"),
+        ({"d": {"crd": -1}}, "d.crd = -1.0", "0 to 1000"),
+        ({"d": {"crd_dim": 0}}, "d.crd_dim = 0", "1 to 4096"),
+        ({"d": {"crd_temperature": 0}}, "d.crd_temperature = 0.0", "0.01 to 10"),
     ],
 )
 def test_a_value_out_of_range_is_told_with_what_is_allowed(
@@ -119,15 +125,83 @@ def test_bits_become_a_specification(bits: str, first_last: Any, expected: tuple
     assert (spec.weight_bits, spec.act_bits, spec.ends) == expected
 
 
-@pytest.mark.parametrize("chain", ["PD", "QQ", "X", "", "DPQEE", "dpqe", "EQ"])
-def test_a_chain_in_another_order_is_refused(chain: str) -> None:
+@pytest.mark.parametrize("chain", ["X", "", "dpqe", "D P"])
+def test_a_chain_of_other_letters_is_refused(chain: str) -> None:
     message = complaint({"chain": chain})
-    assert message.startswith(f"recipe: chain = {chain!r}") and "DPQE" in message and "order" in message
+    assert (
+        message.startswith(f"recipe: chain = {chain!r}") and "letters D, P, Q and E in any order" in message
+    )
 
 
-@pytest.mark.parametrize("chain", ["DPQE", "D", "E", "PQ", "DE", "DQE"])
-def test_a_chain_with_letters_left_out_is_taken(chain: str) -> None:
+@pytest.mark.parametrize("chain", ["EE", "DPQEE", "EDE"])
+def test_a_second_exit_stage_is_refused(chain: str) -> None:
+    message = complaint({"chain": chain})
+    assert message.startswith(f"recipe: chain = {chain!r}") and "E at most once" in message
+
+
+def test_a_chain_has_at_most_fifteen_stages() -> None:
+    assert recipe.parse({"chain": "Q" * 15}).section_name(15) == "q15"
+    assert "at most 15 stages" in complaint({"chain": "Q" * 16})
+
+
+@pytest.mark.parametrize("chain", ["DPQE", "D", "E", "PQ", "EQPD", "PP", "DPQED", "QQQ"])
+def test_every_other_chain_is_taken(chain: str) -> None:
     assert recipe.parse({"chain": chain}).chain == chain
+
+
+def test_a_later_section_inherits_what_it_does_not_set() -> None:
+    table = {"p": {"ratio": 0.5, "round_to": 2}, "p2": {"ratio": 0.25}, "p4": {"importance": "bn"}}
+    loaded = recipe.parse({"chain": "PDPPPP", **table})
+    sections = [loaded.section(index) for index in (1, 3, 4, 5, 6)]
+    assert [loaded.section_name(index) for index in range(7)] == [
+        "original",
+        "p",
+        "d",
+        "p2",
+        "p3",
+        "p4",
+        "p5",
+    ]
+    assert all(isinstance(section, Prune) for section in sections)
+    settings = [(s.ratio, s.round_to, s.importance) for s in sections if isinstance(s, Prune)]
+    assert settings == [(0.5, 2, "l2"), *[(0.25, 2, "l2")] * 2, *[(0.25, 2, "bn")] * 2]
+    assert loaded.section(2) == loaded.d
+
+
+def test_a_stage_sees_the_chain_so_far_and_the_sections_last_used() -> None:
+    loaded = recipe.parse({"chain": "QPQD", "q": {"bits": "4x8"}, "q2": {"bits": "1x8"}})
+    assert loaded.as_dict()["q2"]["bits"] == "1x8" and "pruned" not in loaded.as_dict()
+    assert [loaded.at(index).chain for index in (1, 2, 3, 4)] == ["Q", "QP", "QPQ", "QPQD"]
+    assert [loaded.at(index).q.bits for index in (1, 2, 3, 4)] == ["4x8", "4x8", "1x8", "1x8"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"p2": {"ratoi": 0.1}}, "unknown key p2.ratoi; did you mean p2.ratio?"),
+        ({"p2": {"ratio": 2}}, "p2.ratio = 2.0 is not allowed"),
+        ({"q3": {"bits": 1.5}}, "q3.bits = 1.5 has the wrong type"),
+        ({"d2": 1}, "d2 must be a section, [d2]"),
+        ({"e2": {"lr": 0.1}}, "unknown key e2"),
+        ({"p1": {}}, "unknown key p1"),
+        ({"p16": {}}, "unknown key p16"),
+        ({"repeats": {}}, "unknown key repeats"),
+    ],
+)
+def test_a_mistake_in_a_later_section_is_told(data: dict[str, Any], words: str) -> None:
+    assert words in complaint(data)
+
+
+def test_a_later_section_alters_the_keys_of_later_stages_only() -> None:
+    plain, changed = (recipe.parse({"chain": "PDP", "p2": p2}) for p2 in ({}, {"ratio": 0.5}))
+    differ = [plain.key("PDP"[:index]) != changed.key("PDP"[:index]) for index in range(4)]
+    assert differ == [False, False, False, True]
+    assert recipe.parse({"chain": "PDP"}).key("PDP") == plain.key("PDP")
+
+
+def test_a_key_added_later_counts_only_where_it_is_set() -> None:
+    assert recipe.parse({"p": {"scope": "uniform"}}).key("DP") == Recipe().key("DP")
+    assert recipe.parse({"p": {"scope": "global"}}).key("DP") != Recipe().key("DP")
 
 
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
@@ -149,10 +223,11 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 def test_set_changes_values_at_the_top_and_in_sections(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, 'chain = "DQ"\n[q]\nlr = 0.5\n')
     changes = ["seed=7", "q.bits=4x8", "p.ratio=0.5", "e.positions=[0.2, 'layer2.0']", "flip=true"]
-    changes += ["original.model=resnet14", "e.positions=[0.3, 'layer2.0']"]
+    changes += ["original.model=resnet14", "e.positions=[0.3, 'layer2.0']", "p2.ratio=0.75"]
     loaded = recipe.load(path, changes)
     assert (loaded.chain, loaded.seed, loaded.flip) == ("DQ", 7, True)
     assert (loaded.q.bits, loaded.q.lr, loaded.p.ratio) == ("4x8", 0.5, 0.5)
+    assert loaded.repeats["p2"] == Prune(ratio=0.75)
     assert loaded.e.positions == (0.3, "layer2.0") and loaded.original.model == "resnet14"
 
 
@@ -175,10 +250,13 @@ def test_a_bad_set_is_told(tmp_path: Path, change: str, words: str) -> None:
 
 
 def test_paths_are_relative_to_the_recipes_folder(tmp_path: Path) -> None:
-    text = 'data = "imagefolder:images"\n[original]\nweights = "w/a.pt"\n[d]\nweights = "/abs/b.pt"\n'
+    text = 'data = "imagefolder:images"\n[original]\nweights = "w/a.pt"\ncheckpoint = "m.pt"\n'
+    text += '[d]\nmodel = "resnet8"\nweights = "/abs/b.pt"\n[d2]\nweights = "w/c.pt"\n'
     loaded = recipe.load(write_recipe(tmp_path, text), [])
     assert loaded.data == f"imagefolder:{tmp_path / 'images'}"
     assert loaded.original.weights == str(tmp_path / "w/a.pt") and loaded.d.weights == "/abs/b.pt"
+    assert loaded.original.checkpoint == str(tmp_path / "m.pt")
+    assert getattr(loaded.repeats["d2"], "weights", "") == str(tmp_path / "w/c.pt")
     assert recipe.load(write_recipe(tmp_path, 'data = "cifar10"'), []).data == "cifar10"
 
 
@@ -224,6 +302,20 @@ def test_the_content_of_weights_is_part_of_the_key_not_their_place(tmp_path: Pat
         return recipe.parse({"original": {"weights": str(path)}}).key("")
 
     assert key(tmp_path / "a", b"1") == key(tmp_path / "b", b"1") != key(tmp_path / "a", b"2")
-    assert recipe.parse({"d": {"weights": str(tmp_path / "a")}}).key("") == Recipe().key("")
+    student = {"model": "resnet8", "weights": str(tmp_path / "a")}
+    assert recipe.parse({"d": student}).key("") == Recipe().key("")
+    given = {"original": {"checkpoint": str(tmp_path / "a")}}
+    assert recipe.parse(given).key("") != Recipe().key("")
+    with pytest.raises(CocError, match="gone: cannot be read .* set 'checkpoint' to a model.pt"):
+        recipe.parse({"original": {"checkpoint": str(tmp_path / "gone")}}).key("")
     with pytest.raises(CocError, match="none: cannot be read"):
         recipe.parse({"original": {"weights": str(tmp_path / "none")}}).key("")
+
+
+def test_the_recipes_of_the_repository_are_legal() -> None:
+    folder = Path(__file__).parents[2] / "recipes"
+    paths = [path for path in folder.rglob("*.toml") if "weights" not in path.read_text()]
+    assert {len(list((folder / kind).glob("*.toml"))) for kind in ("paper", "small")} == {12}
+    for path in paths:
+        loaded = recipe.load(path, [])
+        assert loaded.chain == "DPQE" and loaded.p.round_to >= 2

@@ -1,5 +1,6 @@
 """The loader: what augmentation does, that labels stay with images, and that seeds decide everything."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from coc_deploy import train
 from coc_deploy.network import Network
-from coc_deploy.train import Augment, Job, Schedule
+from coc_deploy.train import Augment, Job, Schedule, Share
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 from tiny import digits, float_network, same_state
@@ -24,6 +25,7 @@ def job(
     epochs: int = 2,
     seed: int = 1,
     key: str = "k",
+    optimizer: str = "sgd",
 ) -> Job:
     chosen = network or float_network()
 
@@ -38,7 +40,7 @@ def job(
         parameters=list(chosen.parameters()),
         loss=lambda x, y: train.cross_entropy(chosen(x), y),
         prepare=prepare,
-        schedule=Schedule(epochs, 0.1, batch),
+        schedule=Schedule(epochs, 0.01 if optimizer == "adam" else 0.1, batch, optimizer=optimizer),
         seed=seed,
         folder=folder,
         train=data or digits("train"),
@@ -108,14 +110,34 @@ def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:
     assert sorted(y.tolist()) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_batches_of_one_without_overlap(processes: int, tmp_path: Path) -> None:
+    work = job(tmp_path, data=numbered(50), augment=Augment(2, True), batch=18)
+    whole = list(train.batches(work, torch.Generator().manual_seed(3)))
+    shares = [
+        list(train.batches(work, torch.Generator().manual_seed(3), Share(rank, processes)))
+        for rank in range(processes)
+    ]
+    assert [len(share) for share in shares] == [len(whole)] * processes
+    for step, (x, y) in enumerate(whole):
+        assert {len(share[step][1]) for share in shares} == {18 // processes}
+        assert torch.equal(torch.cat([share[step][0] for share in shares]), x)
+        assert torch.equal(torch.cat([share[step][1] for share in shares]), y)
+
+
+def test_a_batch_too_small_for_the_processes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CocError, match="a batch of 5 images is too small for 3 processes"):
+        list(train.batches(job(tmp_path, batch=5), torch.Generator(), Share(0, 3)))
+
+
 def orders(folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> list[list[int]]:
     """Labels of every epoch of a training in the order in which the loop saw them."""
     seen: list[list[int]] = []
     plain = train.batches
 
-    def recording(work: Job, generator: torch.Generator):  # type: ignore[no-untyped-def]
+    def recording(work: Job, generator: torch.Generator, share: Share):  # type: ignore[no-untyped-def]
         seen.append([])
-        for x, y in plain(work, generator):
+        for x, y in plain(work, generator, share):
             seen[-1] += y.tolist()
             yield x, y % 10
 
@@ -137,16 +159,17 @@ def test_the_order_differs_between_epochs_and_seeds_and_repeats_for_a_seed(
     assert len({tuple(order) for order in a + c}) == 6
 
 
-def test_a_training_that_stops_after_an_epoch_continues_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_training_that_stops_after_an_epoch_continues_bit_for_bit(tmp_path: Path, optimizer: str) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
     whole, parts = float_network(), float_network()
-    log = train.fit(job(tmp_path / "whole", whole, epochs=3))
+    log = train.fit(job(tmp_path / "whole", whole, epochs=3, optimizer=optimizer))
 
     class Killed(Exception):
         pass
 
-    work = job(tmp_path / "parts", parts, epochs=3)
+    work = job(tmp_path / "parts", parts, epochs=3, optimizer=optimizer)
     steps, plain = 0, work.loss
 
     def dying(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -159,7 +182,7 @@ def test_a_training_that_stops_after_an_epoch_continues_bit_for_bit(tmp_path: Pa
     with pytest.raises(Killed):
         train.fit(Job(**{**work.__dict__, "loss": dying}))
     again = float_network(seed=9)
-    continued = train.fit(job(tmp_path / "parts", again, epochs=3))
+    continued = train.fit(job(tmp_path / "parts", again, epochs=3, optimizer=optimizer))
     assert [record["loss"] for record in continued] == [record["loss"] for record in log]
     assert same_state(whole.state_dict(), again.state_dict())
 
@@ -170,6 +193,24 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_no_progress(tmp_p
     with pytest.raises(CocError, match="test: the loss is not finite after epoch 1: lower the learning rate"):
         train.fit(bad)
     assert not (tmp_path / "progress.pt").exists()
+
+
+def test_progress_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "progress.pt").write_bytes(b"nothing")
+    with pytest.raises(CocError, match=r"progress.pt: unreadable; remove it to train this stage"):
+        train.fit(job(tmp_path))
+
+
+def test_an_epoch_on_disk_is_reported_with_its_speed_and_the_time_left(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train.fit(job(tmp_path, epochs=2))
+    out, err = capfd.readouterr()
+    one, two = out.splitlines()
+    line = r"  test epoch {}/2: loss \d\.\d{{4}}, held-out \d+\.\d\d %, \d+ images/s"
+    assert re.fullmatch(line.format(1) + r", \d\d:\d\d left", one)
+    assert re.fullmatch(line.format(2), two)
+    assert err == "", "no progress bar where nobody looks"
 
 
 def test_progress_of_another_recipe_is_not_continued(tmp_path: Path) -> None:
@@ -188,6 +229,16 @@ def test_the_rate_falls_along_a_cosine_to_zero_after_a_warm_up() -> None:
     assert schedule.rate(5) == pytest.approx(0.2)
     assert schedule.rate(10) == pytest.approx(0, abs=1e-9)
     assert Schedule(4, 0.4, 64).rate(0) == pytest.approx(0.4)
+
+
+def test_adam_learns_and_decays_weights_apart_from_the_gradient(tmp_path: Path) -> None:
+    work = job(tmp_path, epochs=2, optimizer="adam")
+    log = train.fit(work)
+    assert log[-1]["loss"] < 0.9 * log[0]["loss"]
+    saved = torch.load(tmp_path / "progress.pt", weights_only=True)["optimizer"]
+    assert {"exp_avg", "exp_avg_sq", "step"} <= saved["state"][0].keys()
+    assert [group["weight_decay"] for group in saved["param_groups"]] == [1e-4, 0]
+    assert all(group["decoupled_weight_decay"] for group in saved["param_groups"])
 
 
 def test_distillation_weighs_labels_and_teacher_by_hinton() -> None:

@@ -22,7 +22,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ("options", "words"),
     [
         (["--set", "q.bits=3x8"], "q.bits = '3x8' is not allowed"),
-        (["--set", "chain=QD"], "chain = 'QD' is not allowed"),
+        (["--set", "chain=QX"], "chain = 'QX' is not allowed"),
         (["--set", "nonsense"], "expected key=value"),
         (["--set", "data=mnist"], "unknown data 'mnist'"),
         (["--set", "data=imagefolder:none"], "is not a folder"),

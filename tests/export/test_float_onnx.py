@@ -5,11 +5,13 @@ import onnxruntime
 import pytest
 
 from coc_deploy import recipe
+from coc_deploy.models.narrow import remove_channels
 from coc_deploy.network import ExitSpec, Network
 from coc_deploy.stages import prune
 from coc_export.float_onnx import write_float
 from coc_runtime.errors import CocError
 from tiny import digits, float_network, plain_forward, quantized_network, spoil_gammas
+from usernets import USER, ZOO, images, network, settled
 
 
 def run(network: Network, images: np.ndarray) -> np.ndarray:
@@ -37,9 +39,22 @@ def test_a_trained_and_pruned_network_classifies_the_test_split_alike() -> None:
     np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
 
 
+@pytest.mark.parametrize("name", [*USER, *ZOO])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_any_networks_logits_are_torchs_within_rounding(name: str, pruned: bool) -> None:
+    found = network(name)
+    if pruned:
+        remove_channels(found, 0.4)
+        settled(found)
+    spoil_gammas(found)
+    some = images(found.input_shape)
+    expected = plain_forward(found, some)
+    np.testing.assert_allclose(run(found, some), expected, atol=1e-5 * np.abs(expected).max() + 1e-6)
+
+
 def test_quantized_networks_and_those_with_exits_are_refused() -> None:
     with_exits = float_network()
     with_exits.add_exits(ExitSpec(("layer1.0",), "linear", 4))
-    for network in (with_exits, quantized_network()):
+    for other in (with_exits, quantized_network()):
         with pytest.raises(CocError, match="without quantization and exits"):
-            write_float(network)
+            write_float(other)

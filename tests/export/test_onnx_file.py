@@ -320,7 +320,7 @@ def run_or_refuse(file: onnxfile.OnnxFile) -> None:
     backend = OrtBackend(file)
     image = np.zeros((1, *graph.tensors[graph.input].shape), np.uint8)
     try:
-        logits, taken = backend.run_single(image, np.full(len(graph.thresholds), 2, np.float32))
+        logits, taken, _ = backend.run_single(image, np.full(len(graph.thresholds), 2, np.float32))
         assert logits.shape == (1, graph.classes) and 0 <= taken < len(graph.segments)
         backend.run_segment(0, image)
     except CocError as error:

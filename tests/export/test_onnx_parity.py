@@ -92,7 +92,7 @@ def test_single_images_leave_where_the_thresholds_say(
     for thresholds in ([0.0] * exits, [1.5] * exits, list(graph.thresholds)):
         for i in range(len(images)):
             expected = first_confident(per_exit[:, i], thresholds)
-            logits, leave = backend.run_single(images[i : i + 1], np.array(thresholds, np.float32))
+            logits, leave, _ = backend.run_single(images[i : i + 1], np.array(thresholds, np.float32))
             assert leave == expected
             np.testing.assert_array_equal(logits, per_exit[expected, i : i + 1])
             taken.add(leave)

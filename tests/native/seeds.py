@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import corpus
 from coc_runtime import cocwrite
-from graphs import random_graph, random_inception
+from graphs import as_regression, random_graph, random_inception
 
 
 def main(folder: str) -> None:
@@ -20,6 +20,8 @@ def main(folder: str) -> None:
         Path(folder, f"whole-{bits}x{act_bits}-{exits}.coc").write_bytes(cocwrite.dump(graph))
         joined = random_inception(seed, bits, act_bits, exits, channels=3, size=7, classes=3)
         Path(folder, f"joined-{bits}x{act_bits}-{exits}.coc").write_bytes(cocwrite.dump(joined))
+        numbers = as_regression(graph)
+        Path(folder, f"numbers-{bits}x{act_bits}-{exits}.coc").write_bytes(cocwrite.dump(numbers))
 
 
 if __name__ == "__main__":

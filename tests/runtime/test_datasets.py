@@ -1,6 +1,7 @@
 """Data sets: splits that never mix and never change, and one-line errors for all that can be wrong."""
 
 import hashlib
+import pickle
 import sys
 from pathlib import Path
 
@@ -160,10 +161,11 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "mnist", "imagefolder", "imagefolder:", "cifar10:", "digits:8", "cifar100:x"]
+    "spec",
+    ["", "mnist", "imagefolder", "imagefolder:", "cifar10:", "digits:8", "svhn:", "cinic10", "cinic10:"],
 )
 def test_unknown_specifications_are_refused_with_the_choices(spec: str) -> None:
-    with pytest.raises(CocError, match="unknown data .*digits, cifar10, cifar10:PATH, imagefolder:PATH"):
+    with pytest.raises(CocError, match=r"unknown data .*digits, cifar10\[:PATH\], .*imagefolder:PATH"):
         datasets.load(spec, "train")
 
 
@@ -189,6 +191,8 @@ class FakeCifar:
 
     class CIFAR10:
         classes = ["plane", "car"]
+        url, base_folder = "http://somewhere", "files"
+        train_list, test_list, meta = [["one", ""]], [["two", ""]], {"filename": "three"}
 
         def __init__(self, root: str, train: bool, download: bool) -> None:
             if root == "offline":
@@ -209,5 +213,144 @@ def test_cifar10_comes_from_torchvision_channels_first(monkeypatch: pytest.Monke
     held_out, train = datasets.load("cifar10", "calibration"), datasets.load("cifar10", "train")
     assert (len(held_out.labels), len(train.labels)) == (4, 36)
     assert held_out.images[:, 0, 0, 0].all() and train.images[:, 0, 0, 0].all()
-    with pytest.raises(CocError, match="cifar10: cannot be .*offline: Error downloading"):
+    with pytest.raises(CocError, match=r"cifar10: .*offline .*\(Error downloading\); offline/files missing"):
         datasets.load("cifar10:offline", "train")
+
+
+def write_cifar100(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CIFAR-100's files with 40 and 10 images, and torchvision told not to expect the real ones' sums."""
+    import torchvision
+
+    folder = root / "cifar-100-python"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 40), ("test", 10)):
+        fine = [index % 2 for index in range(count)]
+        pixels = rng.integers(0, 256, (count, 3072), np.uint8)
+        pixels[:, 0] = fine
+        entry = {"data": pixels, "fine_labels": fine, "coarse_labels": [9] * count}
+        (folder / name).write_bytes(pickle.dumps(entry))
+    meta = {"fine_label_names": ["apple", "bee"], "coarse_label_names": ["thing"] * 10}
+    (folder / "meta").write_bytes(pickle.dumps(meta))
+    cifar100 = torchvision.datasets.CIFAR100
+    monkeypatch.setattr(cifar100, "train_list", [["train", None]])
+    monkeypatch.setattr(cifar100, "test_list", [["test", None]])
+    monkeypatch.setattr(cifar100, "meta", cifar100.meta | {"md5": None})
+
+
+def test_cifar100_is_read_from_its_files_with_fine_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar100(tmp_path, monkeypatch)
+    parts = {split: datasets.load(f"cifar100:{tmp_path}", split) for split in datasets.SPLITS}
+    assert {split: len(part.labels) for split, part in parts.items()} == {
+        "train": 36,
+        "calibration": 4,
+        "test": 10,
+    }
+    for part in parts.values():
+        assert (part.name, part.classes) == ("cifar100", ("apple", "bee"))
+        assert part.images.shape[1:] == (3, 32, 32) and part.images.dtype == np.uint8
+        np.testing.assert_array_equal(part.images[:, 0, 0, 0], part.labels)
+    entry = pickle.loads((tmp_path / "cifar-100-python" / "test").read_bytes())
+    np.testing.assert_array_equal(parts["test"].images.reshape(10, -1), entry["data"])
+    assert not rows(parts["train"].images) & rows(parts["calibration"].images)
+
+
+def write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """SVHN's files with 30 images, a digit in their first byte (SVHN writes 10 for zero); the images."""
+    import torchvision
+    from scipy import io
+
+    images = np.random.default_rng(1).integers(0, 256, (32, 32, 3, 30)).astype(np.uint8)
+    labels = np.arange(30) % 10 + 1
+    images[0, 0, 0] = labels % 10
+    files = {split: ["http://somewhere", f"{split}_32x32.mat", None] for split in ("train", "test")}
+    for _, name, _ in files.values():
+        io.savemat(root / name, {"X": images, "y": labels[:, None].astype(np.uint8)})
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", files)
+    return images
+
+
+def test_svhn_is_read_from_its_files_with_ten_meaning_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write_svhn(tmp_path, monkeypatch)
+    test = datasets.load(f"svhn:{tmp_path}", "test")
+    np.testing.assert_array_equal(test.images, images.transpose(3, 2, 0, 1))
+    assert test.images.flags["C_CONTIGUOUS"] and test.labels.dtype == np.int64
+    assert test.labels.tolist() == [(index + 1) % 10 for index in range(30)]
+    assert (test.name, test.classes) == ("svhn", tuple("0123456789"))
+    held_out = datasets.load(f"svhn:{tmp_path}", "calibration")
+    assert sorted(held_out.labels.tolist()) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("cifar100", r"root/cifar-100-python missing: unpack https://\S*cifar-100-python.tar.gz in \S*root"),
+        ("svhn", r"put http://\S*/train_32x32.mat there as \S*root/train_32x32.mat"),
+    ],
+)
+def test_data_that_cannot_be_downloaded_names_what_is_missing_and_where_it_goes(
+    kind: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    with pytest.raises(CocError, match=rf"{kind}: .*no route to host.*{told}$"):
+        datasets.load(f"{kind}:{tmp_path / 'root'}", "train")
+
+
+def test_a_damaged_file_of_cifar100_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar100(tmp_path, monkeypatch)
+    (tmp_path / "cifar-100-python" / "train").write_bytes(b"nothing")
+    with pytest.raises(CocError, match=r"cifar100: .*; a file there is damaged: unpack"):
+        datasets.load(f"cifar100:{tmp_path}", "train")
+
+
+def make_cinic10(root: Path) -> Path:
+    """One test image and two training images a class, one of them grayscale as CINIC-10 has some."""
+    for label, name in enumerate(datasets.CINIC10):
+        write(root / "train" / name / "a.png", np.full((32, 32, 3), label, np.uint8))
+        write(root / "train" / name / "b.png", np.full((32, 32), 100 + label, np.uint8))
+        write(root / "valid" / name / "c.png", np.full((32, 32, 3), 200, np.uint8))
+        write(root / "test" / name / "d.png", np.full((32, 32, 3), label, np.uint8))
+    return root
+
+
+def test_cinic10_is_read_as_rgb_from_train_and_test(tmp_path: Path) -> None:
+    spec = f"cinic10:{make_cinic10(tmp_path)}"
+    parts = {split: datasets.load(spec, split) for split in datasets.SPLITS}
+    assert all(part.images.shape == (10, 3, 32, 32) for part in parts.values())
+    assert all(part.name == "cinic10" for part in parts.values())
+    assert parts["test"].images[:, 0, 0, 0].tolist() == parts["test"].labels.tolist() == list(range(10))
+    seen = np.concatenate([parts["train"].images, parts["calibration"].images])
+    assert sorted(seen[:, 2, 3, 3].tolist()) == [*range(10), *range(100, 110)]
+
+
+def test_cinic10_with_other_classes_is_refused(tmp_path: Path) -> None:
+    make_cinic10(tmp_path)
+    (tmp_path / "train" / "ship").rename(tmp_path / "train" / "boat")
+    with pytest.raises(CocError, match="cinic10: .*train has classes airplane, .*boat.*, not airplane"):
+        datasets.load(f"cinic10:{tmp_path}", "train")
+
+
+def test_images_of_several_sizes_are_scaled_where_a_size_is_given(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    big = np.zeros((8, 12, 3), np.uint8)
+    big[:, 6:] = 200
+    write(tmp_path / "test" / "cat" / "000.png", big)
+    with pytest.raises(CocError, match=r"all images must be alike \(imagefolder:PATH:size=WxH scales them\)"):
+        datasets.load(f"imagefolder:{tmp_path}", "test")
+    images = datasets.load(f"imagefolder:{tmp_path}:size=6x4", "test").images
+    assert images.shape == (8, 3, 4, 6)
+    assert images[0, 0, 2].tolist() == pytest.approx([0, 0, 0, 200, 200, 200], abs=40)
+    assert images[0, 0, 2, 0] == 0 and images[0, 0, 2, -1] == 200
+
+
+@pytest.mark.parametrize("size", ["", "4", "0x4", "4x-1", "4x4x4", "99999x1"])
+def test_a_size_that_makes_no_sense_is_refused(size: str, tmp_path: Path) -> None:
+    with pytest.raises(CocError, match="size=.*is not understood: give width and height, e.g. size=64x48"):
+        datasets.load(f"imagefolder:{make_folder(tmp_path)}:size={size}", "train")

@@ -167,9 +167,9 @@ def test_a_single_image_goes_to_a_backend_that_decides_the_exit_itself() -> None
     logits = np.linspace(0, 3, 10, dtype=np.float32)[None]
     calls = []
 
-    def run_single(images: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, int]:
+    def run_single(images: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
         calls.append((len(images), thresholds.dtype.name, thresholds.tolist()))
-        return logits, 1
+        return logits, 1, np.zeros(1, np.float32)
 
     session._backend.run_single = run_single  # type: ignore[misc]
     result = session.run(images[:1])

@@ -5,8 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
-SingleRun = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, int]]
-"""(images uint8 [1, C, H, W], thresholds float32 [exits - 1]) -> (logits float32 [1, classes], exit)."""
+SingleRun = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, int, np.ndarray]]
+"""(images uint8 [1, C, H, W], thresholds float32 [exits - 1]) -> (logits float32 [1, classes], exit,
+confidence float32 [1])."""
 
 Outcome = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """The arrays of a `Result`: logits, label, exit, confidence, bitops."""

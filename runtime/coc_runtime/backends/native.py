@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import arithmetic, cocfile
+from ..coclayout import TASKS
 from ..errors import CocError
 from ..graph import check_thresholds
 from . import Outcome
@@ -59,13 +60,13 @@ class NativeBackend:
         except CocError as error:
             cocfile.parse(data, str(path))  # says more about what is wrong
             raise CocError(f"{path}: {error}: export it again") from None
-        *shape, self.classes, stored, self.exit_bitops = self._runner.info()
-        self.input_shape = tuple(shape)
+        *shape, self.classes, task, stored, self.exit_bitops = self._runner.info()
+        self.input_shape, self.task = tuple(shape), TASKS[task]
         self.thresholds = check_thresholds(
-            stored if thresholds is None else tuple(thresholds), len(self.exit_bitops) - 1
+            stored if thresholds is None else tuple(thresholds), len(self.exit_bitops) - 1, self.task
         )
         try:
-            gates = arithmetic.gate_thresholds(self.thresholds).tobytes()
+            gates = arithmetic.gate_thresholds(self.thresholds, self.task).tobytes()
             self.cpu = self._runner.start(threads, gates, cpu)
         except CocError as error:
             raise CocError(f"{path}: cannot run: {error}") from None

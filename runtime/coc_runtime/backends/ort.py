@@ -50,16 +50,18 @@ class OrtBackend:
                 raise CocError(f"segment {index} of the file gives {carry.shape}, its manifest says {shape}")
         return logits, carry
 
-    def run_single(self, images: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, int]:
-        """One image, uint8 [1, C, H, W], to its exit in one call: (logits float32 [1, classes], exit)."""
+    def run_single(self, images: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
+        """One image, uint8 [1, C, H, W], to its exit in one call: see `SingleRun`."""
         feeds = {"image": np.ascontiguousarray(images)}
         if self._file.graph.thresholds:
             feeds["thresholds"] = np.asarray(thresholds, dtype=np.float32)
-        logits, taken = self._run(None, ["logits", "exit"], feeds)
+        logits, taken, confidence = self._run(None, ["logits", "exit", "confidence"], feeds)
         self._check_logits(logits, 1)
         if taken.shape != (1,) or not 0 <= taken[0] < len(self._file.graph.segments):
             raise CocError("the file takes an exit that its manifest does not have: export it again")
-        return logits, int(taken[0])
+        if confidence.shape != (1,) or confidence.dtype != np.float32:
+            raise CocError("the file gives no confidence for an image: export it again")
+        return logits, int(taken[0]), confidence
 
     def _run(self, key: int | None, outputs: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         session = self._session(key)

@@ -1,0 +1,78 @@
+"""A uniformly narrowed copy of any network: the student when a recipe names none."""
+
+import copy
+import dataclasses
+import warnings
+from typing import Any
+
+import torch
+import torch_pruning
+from torch import nn
+
+from coc_runtime.errors import CocError
+
+from .. import body as bodies
+from ..network import Network
+from ..shortcuts import ShortcutA
+
+
+def fresh(network: Network) -> Network:
+    """A float network of the same structure and channels without exits, its weights initialised anew."""
+    state: dict[str, Any] = {f"body.{name}": value for name, value in network.body.state_dict().items()}
+    traced = bodies.rebuild(copy.deepcopy(network.describe()), state)
+    result = Network(network.arch, network.image_size, traced)
+    for module in result.body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear | nn.BatchNorm2d | nn.BatchNorm1d):
+            module.reset_parameters()
+    return result
+
+
+def narrowed(network: Network, fraction: float) -> Network:
+    """A freshly initialised float network with `fraction` of the channels of every layer, no exits.
+
+    Raises CocError where channels cannot be removed evenly.
+    """
+    if not 0 < fraction <= 1:
+        raise CocError(f"width {fraction}: a narrowed copy has a share of the channels above 0, at most 1")
+    result = fresh(network)
+    for name, module in result.body.named_modules():
+        if isinstance(module, ShortcutA):
+            raise CocError(f"{name}: shortcut A has a fixed number of channels; use a model with shortcut B")
+    if fraction < 1:
+        remove_channels(result, 1 - fraction)
+        width = result.arch.width and max(1, round(result.arch.width * fraction))
+        result.arch = dataclasses.replace(result.arch, width=width)
+        result = fresh(result)
+    return result.to(memory_format=torch.channels_last)
+
+
+def remove_channels(network: Network, ratio: float, **options: Any) -> None:
+    """Remove this share of every layer's channels but the logits', whole groups of dependent ones at once.
+
+    options: torch-pruning's, `importance` and `round_to` for example.
+    """
+    body = network.body.eval()
+    outputs = [
+        body.get_submodule(str(source.target))
+        for source in body.graph.find_nodes(op="output")[0].all_input_nodes[-1:]
+    ]
+    options.setdefault("importance", torch_pruning.importance.MagnitudeImportance(p=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pruner = torch_pruning.pruner.BasePruner(
+                body,
+                torch.zeros(1, *network.input_shape),
+                pruning_ratio=ratio,
+                ignored_layers=outputs,
+                **options,
+            )
+            pruner.step()
+        except (RuntimeError, ValueError, AttributeError, KeyError, IndexError) as error:
+            raise CocError(f"torch-pruning cannot narrow {network.arch.name}: {error}") from error
+    for parameter in body.parameters():
+        parameter.requires_grad_(True)

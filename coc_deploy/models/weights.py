@@ -1,0 +1,63 @@
+"""Public state dicts: loaded by name, with their input normalisation folded into the first layers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from coc_runtime.errors import CocError
+
+from ..tracing import first_convolutions
+
+
+def load_weights(model: nn.Module, path: Path, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Load a plain state dict trained on (pixel / 255 - mean) / std and fold that into the first layers.
+
+    coc-deploy feeds (pixel - 128) / 128, so the weights of the convolutions that read the image are
+    scaled and the constant goes into their batch-norm's mean or their bias. Borders differ a little:
+    padding is now mid-grey. Raises CocError when the file does not fit the model.
+    """
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise CocError(f"{path}: no such weights file") from error
+    except Exception as error:
+        raise CocError(f"{path}: not a PyTorch state dict") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise CocError(f"{path}: not a plain state dict (name -> tensor)")
+    names = {name.removeprefix("module."): value for name, value in state.items()}
+    if "fc.weight" in model.state_dict():
+        names = {name.replace("linear.", "fc."): value for name, value in names.items()}
+    stems = first_convolutions(model)
+    try:
+        model.load_state_dict(names)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise CocError(f"{path}: does not fit the model: {detail}") from error
+    for conv, norm in stems:
+        _fold_normalisation(conv, norm, mean, std)
+
+
+@torch.no_grad()
+def _fold_normalisation(
+    conv: nn.Conv2d, norm: nn.BatchNorm2d | None, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    if len(mean) != conv.in_channels or len(std) != conv.in_channels:
+        raise CocError(f"mean and std must have {conv.in_channels} numbers, one per image channel")
+    grey = torch.tensor([(128 / 255 - m) / s for m, s in zip(mean, std, strict=True)])
+    gain = torch.tensor([128 / 255 / s for s in std])
+    # channels of the image that each output channel reads, [O, I / groups]
+    read = torch.arange(conv.in_channels).view(conv.groups, -1)
+    read = read.repeat_interleave(conv.out_channels // conv.groups, dim=0)
+    constant = (conv.weight * grey[read][:, :, None, None]).sum(dim=(1, 2, 3))
+    if norm is not None:
+        assert norm.running_mean is not None
+        norm.running_mean -= constant
+    elif conv.bias is not None:
+        conv.bias += constant
+    else:
+        conv.bias = nn.Parameter(constant)
+    conv.weight *= gain[read][:, :, None, None]

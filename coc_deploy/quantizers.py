@@ -1,0 +1,165 @@
+"""Quantizers: activations with power-of-two steps, DoReFa and symmetric weights; the modes of training."""
+
+import enum
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coc_runtime import arithmetic
+
+
+class Mode(enum.Enum):
+    OBSERVE = "observe"
+    """float weights and activations; every ActQuant records the range it sees"""
+    TRAIN = "train"
+    """fake quantization, batch-norm in the module's own train or eval mode"""
+    FOLDED = "folded"
+    """fake quantization with batch-norm folded and every scale and bias rounded; gradients flow"""
+    INTEGER = "integer"
+    """exactly the integers of the exported graph; no gradients"""
+
+
+class _FakeQuant(torch.autograd.Function):
+    """clamp(round(y / step), low, high) * step; the gradient passes where y / step is between the bounds."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, inverse: float, low: int, high: int) -> Tensor:
+        scaled = y * inverse
+        ctx.save_for_backward(scaled)
+        ctx.bounds = low, high
+        return torch.round(scaled).clamp_(low, high).mul_(1 / inverse)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (scaled,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grad, scaled, *ctx.bounds), None, None, None
+
+
+class _LearnedQuant(torch.autograd.Function):
+    """The same with step 2**round(log_step), trained as LSQ trains a step size (Esser et al. 2020): its
+    gradient is the sum of grad * (code - y / step inside the bounds, code outside) / sqrt(numbers * high)."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, log_step: Tensor, low: int, high: int) -> Tensor:
+        step = 2.0 ** int(torch.round(log_step))
+        scaled = y / step
+        codes = torch.round(scaled).clamp_(low, high)
+        ctx.save_for_backward(scaled, codes)
+        ctx.step, ctx.bounds = step, (low, high)
+        return codes * step
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        scaled, codes = ctx.saved_tensors
+        passed = torch.ops.aten.hardtanh_backward(grad, scaled, *ctx.bounds)
+        slope = (grad * codes).sum(dtype=torch.float32) - (passed * scaled).sum(dtype=torch.float32)
+        weight = ctx.step * math.log(2) / math.sqrt(grad.numel() * ctx.bounds[1])
+        return passed, slope * weight, None, None
+
+
+class ActQuant(nn.Module):
+    """Rounds activations to `bits`-bit codes with a power-of-two step; signed or clipped at zero (ReLU).
+
+    ceiling: where the float activation saturates (6 for ReLU6), so that ranges need not cover more;
+    codes saturate at the largest one (docs/adr/0006). learned: the step moves in training, from the
+    calibrated one, to another power of two where that lowers the loss.
+    """
+
+    exponent: Tensor
+
+    def __init__(
+        self,
+        bits: int,
+        signed: bool,
+        exponent: int = 0,
+        percentile: float = 99.9,
+        ceiling: float | None = None,
+        learned: bool = False,
+    ) -> None:
+        super().__init__()
+        self.bits, self.signed, self.percentile, self.ceiling = bits, signed, percentile, ceiling
+        self.zero_point = 1 << (bits - 1) if signed else 0
+        self.mode = Mode.TRAIN
+        self.peak = 0.0
+        self.register_buffer("exponent", torch.tensor(exponent))
+        self.log_step = nn.Parameter(torch.tensor(float(exponent))) if learned else None
+
+    def forward(self, y: Tensor) -> Tensor:
+        if self.mode is Mode.OBSERVE:
+            y = y if self.signed else y.clamp(0, self.ceiling)
+            self._observe(y.detach())
+            return y
+        high = (1 << self.bits) - 1 - self.zero_point
+        if self.log_step is not None and self.mode is Mode.TRAIN:
+            self.exponent.fill_(int(torch.round(self.log_step.detach())))
+            learned: Tensor = _LearnedQuant.apply(y, self.log_step, -self.zero_point, high)
+            return learned
+        return _FakeQuant.apply(y, 2.0 ** -int(self.exponent), -self.zero_point, high)
+
+    def _observe(self, y: Tensor) -> None:
+        flat = y.abs().flatten()
+        rank = max(1, int(flat.numel() * self.percentile / 100))
+        self.peak = max(self.peak, float(flat.kthvalue(rank).values))
+
+    def calibrate(self) -> None:
+        """Set the step to the smallest power of two whose codes cover the observed percentile."""
+        levels = self.zero_point if self.signed else (1 << self.bits) - 1
+        self.set_exponent(int(np.ceil(np.log2(max(self.peak, 1e-6) / levels))))
+
+    @torch.no_grad()
+    def set_exponent(self, exponent: int) -> None:
+        self.exponent.fill_(exponent)
+        if self.log_step is not None:
+            self.log_step.fill_(float(exponent))
+
+
+def image_quant() -> ActQuant:
+    """The type of the network's input: (pixel - 128) / 128."""
+    return ActQuant(8, signed=True, exponent=-7)
+
+
+def dorefa(weight: Tensor, bits: int, per_layer: bool = False) -> tuple[Tensor, Tensor]:
+    """DoReFa integers and their scale per output channel, or one for the layer: weight ~ integers * scale.
+
+    bits = 1: sign(w) and E|w|; bits > 1: the odd integers 2 q - (2**bits - 1) with
+    q = round((2**bits - 1) * (tanh w / (2 max|tanh w|) + 1/2)) (Zhou et al. 2016), the maximum and the
+    scale taken per channel or layer.
+    """
+    if per_layer:
+        integers, scale = dorefa(weight.reshape(1, -1), bits)
+        ones = weight.new_ones(len(weight), *[1] * (weight.dim() - 1))
+        return integers.reshape(weight.shape), scale.flatten() * ones
+    dims = tuple(range(1, weight.dim()))
+    if bits == 1:
+        integers = torch.where(weight >= 0, 1.0, -1.0)
+        return integers, weight.abs().mean(dim=dims, keepdim=True).clamp_min(1e-12)
+    levels = (1 << bits) - 1
+    bounded = torch.tanh(weight)
+    peak = bounded.abs().amax(dim=dims, keepdim=True).clamp_min(1e-12)
+    codes = torch.round(levels * (bounded / (2 * peak) + 0.5)).clamp(0, levels)
+    return 2 * codes - levels, peak / levels
+
+
+def symmetric(weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """8-bit symmetric integers with scale * gain a power of two, so that the folded scale is one exactly."""
+    peak = weight.abs().amax(dim=tuple(range(1, weight.dim())), keepdim=True).clamp_min(1e-12)
+    scale = torch.exp2(torch.ceil(torch.log2(gain * peak / 127))) / gain
+    return torch.round(weight / scale).clamp(-127, 127), scale
+
+
+def bounded(weight: Tensor, integers: Tensor, scale: Tensor, source: ActQuant) -> tuple[Tensor, Tensor]:
+    """Symmetric integers and scales, the scales doubled where sums over `source`'s codes could reach 2**23.
+
+    Wide layers would else not be exact in float32 (docs/adr/0001). The scale is per channel or one for all.
+    """
+    most = max(source.zero_point, (1 << source.bits) - 1 - source.zero_point)
+    while True:
+        worst = integers.abs().double().flatten(1).sum(1) * most
+        over = (worst >= arithmetic.EXACT_LIMIT // 2).reshape(-1, *[1] * (weight.dim() - 1))
+        if not over.any():
+            return integers, scale
+        scale = torch.where(over if scale.numel() > 1 else over.any(), 2 * scale, scale)
+        integers = torch.round(weight / scale)

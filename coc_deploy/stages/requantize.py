@@ -1,0 +1,54 @@
+"""What P, Q and D share when a network is quantized: back to float, changed, quantized again, ranges anew."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from .. import norms, qat
+from ..calibration import align_additions
+from ..dequantize import dequantized
+from ..network import Network
+from ..qat import ActQuant, Mode
+
+Change = Callable[[Network], Network]
+
+
+def changed(network: Network, change: Change) -> Network:
+    """What `change` makes of a float network, quantized as the given network is."""
+    if network.quant is None:
+        return change(network)
+    result = change(dequantized(network))
+    result.quantize(network.quant)
+    return result
+
+
+@torch.no_grad()
+def refresh(network: Network, batches: Iterable[Tensor], renew_norms: bool) -> None:
+    """Set every activation's step from a pass over the batches with quantized weights.
+
+    renew_norms: batch-norm statistics are those of another network (one with channels that are gone, or an
+    untrained one) and are taken from the batches first, as plain averages.
+    """
+    device = next(network.parameters()).device
+    images = [x.to(device) for x in batches]
+    if renew_norms:
+        _observing(network)
+        norms.renew(network, images)
+    acts = _observing(network)
+    for x in images:
+        network(x)
+    for act in acts:
+        act.calibrate()
+    align_additions(network, acts)
+    qat.set_mode(network, Mode.TRAIN)
+
+
+def _observing(network: Network) -> list[ActQuant]:
+    """Evaluation mode with quantized weights; activations pass unrounded and are recorded."""
+    network.eval()
+    qat.set_mode(network, Mode.TRAIN)
+    acts = [m for m in network.modules() if isinstance(m, ActQuant) and m is not network.image]
+    for act in acts:
+        act.mode, act.peak = Mode.OBSERVE, 0.0
+    return acts

@@ -1,0 +1,151 @@
+"""Every family of the zoo and users' networks: the same integers from every back end, pruned or not."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from coc_deploy import checkpoint
+from coc_deploy.calibration import calibrate_heads
+from coc_deploy.checkpoint import Checkpoint
+from coc_deploy.counting import segment_layers
+from coc_deploy.models.narrow import remove_channels
+from coc_deploy.network import ExitSpec, Network, to_input
+from coc_export import parity
+from coc_export.lowering import lower
+from coc_export.onnx_writer import write_onnx
+from coc_runtime import cocfile, cocwrite, onnxfile
+from coc_runtime.graph import Graph
+from coc_runtime.ops import AveragePool, Concat, Conv, Flatten, GlobalAveragePool, MaxPool
+from usernets import USER, ZOO, images, network, quantize, settled
+
+META = {"chain": "Q", "data": "digits", "chain_bits": [1, 8], "original_bitops": 1, "original_bits": 1}
+BITS = [(1, 8), (4, 8), (8, 8), (1, 4)]
+
+
+def exported(quantized: Network, folder: Path) -> tuple[Network, Graph]:
+    """The network as its file gives it back, and its integer graph."""
+    path = folder / "model.pt"
+    checkpoint.save(path, Checkpoint(quantized, ({"accuracy": 1.0},), dict(META)))
+    loaded = checkpoint.load(path)
+    return loaded.network, lower(loaded, path)
+
+
+def assert_parity(quantized: Network, folder: Path) -> Graph:
+    rebuilt, graph = exported(quantized, folder)
+    assert [graph.segment_layers(k) for k in range(len(graph.segments))] == segment_layers(rebuilt)
+    inputs = images(rebuilt.input_shape)
+    inputs[0], inputs[1] = 0, 255
+    onnx = onnxfile.parse(write_onnx(graph).SerializeToString(), "model.onnx")
+    coc = cocfile.parse(cocwrite.dump(graph), "model.coc")
+    answers = parity.ask_all(quantized, onnx, inputs) + parity.ask_all(rebuilt, coc, inputs)
+    for pair in parity.compare(answers):
+        assert pair["differing_logits"] == pair["flipped_exits"] == 0, pair
+    logits = answers[0].logits
+    assert logits is not None and len(np.unique(logits)) > 20, "logits that hardly vary would prove nothing"
+    return graph
+
+
+@pytest.mark.parametrize(("name", "bits"), list(itertools.product([*USER, *ZOO], BITS)))
+def test_every_back_end_computes_the_same(name: str, bits: tuple[int, int], tmp_path: Path) -> None:
+    assert_parity(quantize(network(name), bits), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio"), [(name, 0.55) for name in [*USER, *ZOO]] + [("lenet", 0.9), ("blocks", 0.15)]
+)
+def test_pruned_to_irregular_channels_they_still_do(name: str, ratio: float, tmp_path: Path) -> None:
+    pruned = network(name, seed=1)
+    remove_channels(pruned, ratio)
+    counts = {m.out_channels for m in pruned.body.modules() if isinstance(m, nn.Conv2d)}
+    assert any(count % 2 for count in counts)
+    assert_parity(quantize(settled(pruned), (4, 8)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [
+        ("blocks", ("blocks.0", "blocks.1")),  # behind max-pooling
+        ("lenet", ("relu",)),
+        ("dense", ("stem", "relu_2")),
+        ("mobilenet_v2", ("features.1", "features.2")),  # a linear bottleneck, signed
+    ],
+)
+@pytest.mark.parametrize("head", ["conv", "linear"])
+def test_exits_behind_any_module(name: str, positions: tuple[str, ...], head: str, tmp_path: Path) -> None:
+    spec = ExitSpec(positions, head, 3)
+    before = network(name)
+    before.add_exits(spec)
+    before.thresholds = (0.12,) * len(positions)
+    after = quantize(network(name), (1, 8))
+    after.add_exits(spec)
+    after.thresholds = (0.12,) * len(positions)
+    calibrate_heads(after, [to_input(images(after.input_shape, 24, 3))])
+    for quantized in (quantize(settled(before), (1, 8)), after):
+        assert len(assert_parity(quantized, tmp_path).segments) == 1 + len(positions)
+
+
+def test_layers_too_wide_for_eight_bits_are_exact_too(tmp_path: Path) -> None:
+    """4,096 inputs of a convolution and 8,000 of the linear layer: coarser steps instead of a refusal."""
+    torch.manual_seed(0)
+    wide = nn.Sequential(
+        *(nn.Conv2d(3, 256, 1), nn.ReLU(), nn.Conv2d(256, 320, 4), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(320 * 25, 10)),
+    )
+    found = settled(Network.of(wide, (3, 8, 8), 10))
+    assert_parity(quantize(found, (8, 8)), tmp_path)
+
+
+def kinds(graph: Graph) -> list[str]:
+    return [type(node).__name__ for segment in graph.segments for node in segment.nodes]
+
+
+def test_hidden_linear_layers_become_convolutions(tmp_path: Path) -> None:
+    _, graph = exported(quantize(network("lenet"), (4, 8)), tmp_path)
+    nodes = {node.name: node for node in graph.segments[0].nodes}
+    first, second = nodes["fc1"], nodes["fc2"]
+    assert isinstance(first, Conv) and first.weight.codes.shape == (24, 13, 7, 7)
+    assert isinstance(second, Conv) and second.weight.codes.shape == (16, 24, 1, 1)
+    assert kinds(graph) == [
+        *("Conv", "MaxPool", "Conv", "AveragePool", "Conv", "Conv", "Flatten", "Linear"),
+    ]
+    assert nodes["conv1"].weight.bits == 8 and second.weight.bits == 4  # type: ignore[union-attr]
+
+
+def test_padding_on_two_sides_is_part_of_the_convolution(tmp_path: Path) -> None:
+    _, graph = exported(quantize(network("resnet8_mlperf"), (4, 8)), tmp_path)
+    pads = {node.name: node.pads for node in graph.segments[0].nodes if isinstance(node, Conv)}
+    assert pads["conv3"] == pads["conv6"] == (0, 0, 1, 1) and pads["conv5"] == (0, 0, 0, 0)
+    assert "Pad" not in " ".join(kinds(graph))
+
+
+def test_concatenations_are_chained_and_keep_the_codes_joined_before(tmp_path: Path) -> None:
+    _, graph = exported(quantize(network("dense"), (4, 8)), tmp_path)
+    joins = [node for node in graph.segments[0].nodes if isinstance(node, Concat)]
+    assert [node.name for node in joins] == ["cat", "cat_1", "cat_2.1", "cat_2.2", "cat_2"]
+    types = [graph.tensors[node.output] for node in joins[2:]]
+    assert len({(t.bits, t.zero_point, t.exponent) for t in types}) == 1
+
+
+def test_pools_keep_their_windows(tmp_path: Path) -> None:
+    _, graph = exported(quantize(network("dense"), (4, 8)), tmp_path)
+    pools = [n for n in graph.segments[0].nodes if isinstance(n, MaxPool | AveragePool)]
+    assert (pools[0].kernel, pools[0].stride, pools[0].pads) == ((3, 3), 2, (0, 0, 0, 0))
+    assert {p.kernel for p in pools[1:]} >= {(2, 2)}
+    assert isinstance(graph.segments[0].nodes[-2], GlobalAveragePool)
+    _, graph = exported(quantize(network("plain"), (4, 8)), tmp_path)
+    (pool, mean) = [n for n in graph.segments[0].nodes if isinstance(n, AveragePool)]
+    assert (pool.kernel, pool.stride, pool.pads) == ((3, 3), 2, (1, 1, 1, 1))
+    assert mean.kernel == (12, 10) and isinstance(graph.segments[0].nodes[-2], Flatten)
+
+
+def test_operands_of_an_addition_never_lie_too_far_apart(tmp_path: Path) -> None:
+    """A branch whose values are tiny beside the other's."""
+    unequal = network("plain")
+    with torch.no_grad():
+        unequal.body.get_submodule("conv3").weight.mul_(1e-6)  # type: ignore[operator, union-attr]
+        unequal.body.get_submodule("conv3").bias.mul_(1e-6)  # type: ignore[operator, union-attr]
+    assert_parity(quantize(unequal, (4, 8)), tmp_path)
