@@ -24,7 +24,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learned ranges": {"ranges": "learned"},
     "scale per layer": {"scale": "layer"},
     "progressive 4, 2, 1": {"progressive": [4, 2]},
-    "SGD": {"optimizer": "sgd", "lr": 0.02},
+    "AdamW": {"optimizer": "adam", "lr": 0.001, "weight_decay": 0.0},
     "labels alone": {"teacher": "none"},
 }
 """What differs from the defaults of [q]."""

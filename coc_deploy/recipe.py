@@ -172,9 +172,7 @@ class Quantize(Finetune):
     progressive: wider weight bits that come first, each for an eighth of the epochs.
     """
 
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    optimizer: str = "adam"
+    lr: float = 0.02
     bits: str = "1x8"
     first_last: str = "8"
     folded_epochs: int = 1
