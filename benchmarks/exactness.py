@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from coc_bench.environment import environment
-from coc_deploy import checkpoint
+from coc_deploy import checkpoint, norms
 from coc_deploy.calibration import calibrate, calibrate_heads
 from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.network import ExitSpec, Network, to_input
@@ -90,27 +89,14 @@ def quantized(case: Case, bits: tuple[int, int], images: np.ndarray) -> Network:
     batches = [to_input(images[i : i + 128]) for i in range(0, min(len(images), 1024), 128)]
     network = distill.build(case.model, images.shape[1], 10, (images.shape[2], images.shape[3]))
     if not case.model.weights:
-        _settle(network, batches)
+        norms.renew(network, batches)
     network.quantize(QuantSpec(bits[0], bits[1], 8))
     calibrate(network, batches)
-    _settle(network, batches)
+    norms.renew(network, batches)
     network.add_exits(case.exits)
     network.to(memory_format=torch.channels_last)
     calibrate_heads(network, batches)
     return network
-
-
-@torch.no_grad()
-def _settle(network: Network, batches: Sequence[torch.Tensor]) -> None:
-    """Batch-norm statistics of the weights as they are now: a plain average over the batches."""
-    for norm in network.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.reset_running_stats()
-            norm.momentum = None
-    network.train()
-    for batch in batches:
-        network(batch)
-    network.eval()
 
 
 def lowered(network: Network, folder: Path) -> Graph:

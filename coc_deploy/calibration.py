@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from . import qat
+from . import norms, qat
 from .network import Network
 from .qat import ActQuant, Mode
 
@@ -23,21 +23,10 @@ def calibrate_heads(network: Network, batches: Iterable[Tensor]) -> None:
     Their batch-norm statistics are taken from the batches first.
     """
     images = list(batches)
-    norms = [module for module in network.heads.modules() if isinstance(module, nn.BatchNorm2d)]
     network.eval()
     qat.set_mode(network.heads, Mode.OBSERVE)
     qat.set_mode(network.body, Mode.INTEGER)
-    usual = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-        norm.train()
-    _observe(network, [], images)
-    qat.set_mode(network.heads, Mode.OBSERVE)
-    qat.set_mode(network.body, Mode.INTEGER)
-    for norm, momentum in zip(norms, usual, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    norms.renew(network, images, network.heads)
     _observe(network, _acts(network.heads), images)
 
 

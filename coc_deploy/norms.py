@@ -9,9 +9,12 @@ from .network import Network
 
 
 @torch.no_grad()
-def renew(network: Network, images: Iterable[Tensor]) -> None:
-    """Replace the running statistics by those of the images; the network's other modes stay as they are."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+def renew(network: Network, images: Iterable[Tensor], part: nn.Module | None = None) -> None:
+    """Replace the running statistics by those of the images; the network's other modes stay as they are.
+
+    part: of the network, to do so only there.
+    """
+    norms = [module for module in (part or network).modules() if isinstance(module, nn.BatchNorm2d)]
     before = [(norm.momentum, norm.training) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

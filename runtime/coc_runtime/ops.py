@@ -173,6 +173,12 @@ class Add:
         return arithmetic.requantize(acc, 2.0 ** (fine - output.exponent), output.zero_point, output.bits)
 
 
+def _mean(acc: np.ndarray, count: int, x: Tensor, output: Tensor) -> np.ndarray:
+    """Integer sums over `count` values, times float32(1 / count) and the scales' ratio, as output codes."""
+    multiplier = np.ldexp(np.float32(1) / np.float32(count), x.exponent - output.exponent)
+    return arithmetic.requantize(acc, multiplier, output.zero_point, output.bits)
+
+
 @dataclass(frozen=True)
 class GlobalAveragePool:
     """Mean over the image: integer sum, times float32(1 / count) and the scales' ratio; ties to even."""
@@ -200,8 +206,7 @@ class GlobalAveragePool:
     def reference(self, x: Tensor, codes: np.ndarray, output: Tensor) -> np.ndarray:
         count = x.shape[1] * x.shape[2]
         acc = codes.astype(np.int32).sum(axis=(2, 3)) - count * x.zero_point
-        multiplier = np.ldexp(np.float32(1) / np.float32(count), x.exponent - output.exponent)
-        return arithmetic.requantize(acc, multiplier, output.zero_point, output.bits)
+        return _mean(acc, count, x, output)
 
 
 @dataclass(frozen=True)
@@ -273,8 +278,7 @@ class AveragePool:
         values = codes.astype(np.int32) - x.zero_point
         acc = _windows(values, self.kernel, self.stride, self.pads).sum(axis=(4, 5), dtype=np.int32)
         count = self.kernel[0] * self.kernel[1]
-        multiplier = np.ldexp(np.float32(1) / np.float32(count), x.exponent - output.exponent)
-        return arithmetic.requantize(acc, multiplier, output.zero_point, output.bits)
+        return _mean(acc, count, x, output)
 
 
 def _pooled_shape(pool: MaxPool | AveragePool, x: Tensor) -> tuple[int, ...]:
