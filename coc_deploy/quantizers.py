@@ -39,8 +39,12 @@ class _FakeQuant(torch.autograd.Function):
 
 
 class _LearnedQuant(torch.autograd.Function):
-    """The same with step 2**round(log_step), trained as LSQ trains a step size (Esser et al. 2020): its
-    gradient is the sum of grad * (code - y / step inside the bounds, code outside) / sqrt(numbers * high)."""
+    """The same with step 2**round(log_step), which moves as LSQ moves a step size (Esser et al. 2020).
+
+    LSQ's gradient of the step is the sum of grad * (code - y / step inside the bounds, code outside) over
+    sqrt(numbers * high). A change of the step by d is one of its logarithm by d / (step ln 2), so divided by
+    that: as the gradient of the logarithm itself, step ln 2 times it, a small step would never move.
+    """
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, log_step: Tensor, low: int, high: int) -> Tensor:
@@ -56,7 +60,7 @@ class _LearnedQuant(torch.autograd.Function):
         scaled, codes = ctx.saved_tensors
         passed = torch.ops.aten.hardtanh_backward(grad, scaled, *ctx.bounds)
         slope = (grad * codes).sum(dtype=torch.float32) - (passed * scaled).sum(dtype=torch.float32)
-        weight = ctx.step * math.log(2) / math.sqrt(grad.numel() * ctx.bounds[1])
+        weight = 1 / (ctx.step * math.log(2) * math.sqrt(grad.numel() * ctx.bounds[1]))
         return passed, slope * weight, None, None
 
 

@@ -211,7 +211,7 @@ def test_one_scale_for_a_layer_is_that_of_all_its_weights() -> None:
 def test_a_learned_step_follows_its_gradient_to_another_power_of_two() -> None:
     act = ActQuant(4, signed=False, exponent=-6, learned=True)
     y = torch.linspace(0, 3, 500)  # far beyond the largest code, 15 / 64
-    optimizer = torch.optim.SGD(act.parameters(), lr=20.0)
+    optimizer = torch.optim.SGD(act.parameters(), lr=0.05)
     for _ in range(60):
         optimizer.zero_grad()
         ((act(y) - y) ** 2).mean().backward()
