@@ -6,7 +6,7 @@ RESULTS := benchmarks/results
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: test lint demo native fuzz examples measurements figures clean .venv
+.PHONY: test lint demo native fuzz examples measurements embedding figures clean .venv
 
 test: lint
 	$(BIN)/pytest
@@ -42,7 +42,12 @@ measurements: $(INSTALLED)
 	$(BIN)/python benchmarks/avx2_only.py benchmarks/native_models.py --json $(RESULTS)/native_models_avx2_only.json
 	$(BIN)/python benchmarks/exactness.py --json $(RESULTS)/exactness.json
 
-# The figures of README.md, docs/native.md and the picture, from the committed JSON.
+# The programs of docs/embed.md on the network of make demo, and eight threads on one session: five minutes on a
+# quiet machine. Needs cmake.
+embedding: $(INSTALLED)
+	$(BIN)/python benchmarks/embedding.py --seconds 60 --json $(RESULTS)/embedding.json
+
+# The figures of README.md and docs and the picture, from the committed JSON; programs in docs from their files.
 figures: $(INSTALLED)
 	$(BIN)/python benchmarks/readme.py
 

@@ -1,4 +1,7 @@
-"""Rewrite the figures of README.md and docs/native.md, and the picture, from the committed JSON."""
+"""Rewrite the figures of README.md and of pages in docs, and the picture, from the committed JSON.
+
+Programs that a page shows are copied from their files.
+"""
 
 import argparse
 import json
@@ -17,7 +20,8 @@ RESULTS = ROOT / "benchmarks/results"
 EXAMPLES = ("cifar10-resnet20-1x8", "cifar10-resnet20-4x8")
 DATA = "imagefolder:data/cifar10"
 PICTURE = ROOT / "docs/chain.png"
-PAGES = (ROOT / "README.md", ROOT / "docs/native.md")
+PAGES = (ROOT / "README.md", ROOT / "docs/native.md", ROOT / "docs/embed.md")
+LANGUAGES = {".py": "python", ".c": "c"}
 
 
 def read(path: Path) -> Any:
@@ -232,6 +236,18 @@ def fuzz() -> str:
     )
 
 
+def embedding() -> str:
+    from embedding import table
+
+    return table(read(RESULTS / "embedding.json"))
+
+
+def shared_sessions() -> str:
+    from embedding import shared_table
+
+    return shared_table(read(RESULTS / "embedding.json"))
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "compress": compress_output,
@@ -245,16 +261,27 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "kernels": kernels,
     "exactness": exactness,
     "fuzz": fuzz,
+    "embedding": embedding,
+    "shared_sessions": shared_sessions,
 }
 
 
 def filled(text: str) -> str:
-    """The text with each block between `<!-- figures: NAME -->` and `<!-- end -->` written anew."""
+    """The text with each block down to `<!-- end -->` written anew.
+
+    `<!-- figures: NAME -->` begins one of BLOCKS, `<!-- file: PATH -->` the contents of a file.
+    """
 
     def replace(match: re.Match[str]) -> str:
-        return f"<!-- figures: {match[1]} -->\n{BLOCKS[match[1]]()}\n<!-- end -->"
+        kind, name = match.groups()
+        content = BLOCKS[name]() if kind == "figures" else _shown(ROOT / name)
+        return f"<!-- {kind}: {name} -->\n{content}\n<!-- end -->"
 
-    return re.sub(r"<!-- figures: (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+    return re.sub(r"<!-- (figures|file): (\S+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+
+
+def _shown(path: Path) -> str:
+    return f"```{LANGUAGES[path.suffix]}\n{path.read_text().rstrip()}\n```"
 
 
 def draw(path: Path) -> None:
@@ -288,7 +315,7 @@ def draw(path: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="exit with 1 if a page is out of date")
     options = parser.parse_args()
     texts = {path: path.read_text() for path in PAGES}

@@ -1,8 +1,10 @@
 /* coc.h - run models of coc-deploy (.coc files) from C and C++.
  *
  *   coc_model *model;
- *   coc_session *session;
- *   coc_result result;
+ *   coc_session *session = NULL;
+ *   int64_t label, taken;
+ *   float confidence;
+ *   const coc_result result = {.label = &label, .exit = &taken, .confidence = &confidence};
  *   coc_status status = coc_model_open("model.coc", NULL, &model);
  *   if (status == COC_OK) status = coc_session_create(model, NULL, &session);
  *   if (status == COC_OK) status = coc_run(session, pixels, 1, COC_PLANAR, &result);
