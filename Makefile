@@ -6,7 +6,7 @@ RESULTS := benchmarks/results
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: test lint demo native fuzz examples measurements embedding figures clean .venv
+.PHONY: test lint demo native fuzz examples measurements embedding engines figures clean .venv
 
 test: lint
 	$(BIN)/pytest
@@ -47,7 +47,12 @@ measurements: $(INSTALLED)
 embedding: $(INSTALLED)
 	$(BIN)/python benchmarks/embedding.py --seconds 60 --json $(RESULTS)/embedding.json
 
-# The figures of README.md and docs and the picture, from the committed JSON; programs in docs from their files.
+# The examples and the digits demo on ONNX's evaluator, tract and OpenVINO. Needs `make demo` and data/cifar10.
+engines: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[engines]'
+	$(BIN)/python benchmarks/engines.py --json $(RESULTS)/engines.json
+
+# The figures of README.md and of pages in docs, and the picture, from the committed JSON; programs in docs from their files.
 figures: $(INSTALLED)
 	$(BIN)/python benchmarks/readme.py
 

@@ -20,7 +20,7 @@ RESULTS = ROOT / "benchmarks/results"
 EXAMPLES = ("cifar10-resnet20-1x8", "cifar10-resnet20-4x8")
 DATA = "imagefolder:data/cifar10"
 PICTURE = ROOT / "docs/chain.png"
-PAGES = (ROOT / "README.md", ROOT / "docs/native.md", ROOT / "docs/embed.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 LANGUAGES = {".py": "python", ".c": "c"}
 
 
@@ -248,6 +248,25 @@ def shared_sessions() -> str:
     return shared_table(read(RESULTS / "embedding.json"))
 
 
+def engines() -> str:
+    """How many logits, labels and exits differ on engines that are not ours."""
+    lines = [
+        "| engine | network | images | file | logits | differ | by at most | labels differ | exits differ |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in read(RESULTS / "engines.json")["runs"]:
+        if row["refused"] is not None:
+            cells = f"refused: {row['refused']} | | | |"
+        else:
+            cells = (
+                f"{row['logits']:,} | {row['differing_logits']:,} | {row['largest_difference']:.2g} "
+                f"| {row['differing_labels']} | {row['differing_exits']} |"
+            )
+        name = f"{row['engine']} {row['version']}"
+        lines.append(f"| {name} | {row['model']} | {row['images']:,} | {row['form']} | {cells}")
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "compress": compress_output,
@@ -263,6 +282,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "fuzz": fuzz,
     "embedding": embedding,
     "shared_sessions": shared_sessions,
+    "engines": engines,
 }
 
 

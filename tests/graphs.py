@@ -76,6 +76,28 @@ def as_regression(graph: Graph) -> Graph:
     return replace(graph, task=Task.REGRESSION, thresholds=thresholds)
 
 
+def depthwise_graph(bits: int, channels: int) -> Graph:
+    """Stem and head of a random graph with a signed depthwise 3x3 convolution between them."""
+    graph = random_graph(12, 8, 8, 0, channels, 8)
+    stem, head = graph.segments[0].nodes[0], graph.segments[0].nodes[-1]
+    assert isinstance(stem, Conv) and isinstance(head, Linear)
+    codes = np.random.default_rng(0).integers(bits == 8, 1 << bits, (channels, 1, 3, 3)).astype(np.uint8)
+    weight = Weight(codes, bits, Encoding.SYMMETRIC if bits == 8 else Encoding.ODD)
+    scale = np.full(channels, 2.0 ** -(bits + 1) * 21 / 16, np.float32)
+    bias = np.arange(channels, dtype=np.int32) * 3
+    depthwise = Conv("dw", stem.output, "dw", weight, bias, scale, 1, (1, 1, 1, 1), channels)
+    pool = GlobalAveragePool("pool", "dw", "pool")
+    rng = np.random.default_rng(1)
+    linear_weight = Weight(rng.integers(1, 256, (10, channels)).astype(np.uint8), 8, Encoding.SYMMETRIC)
+    linear = Linear("head", "pool", "head", linear_weight, head.bias, -8)
+    exponent = graph.tensors[stem.output].exponent
+    tensors = {name: graph.tensors[name] for name in (graph.input, stem.output)}
+    tensors["dw"] = Tensor("dw", graph.tensors[stem.output].shape, 8, 128, exponent)
+    tensors["pool"] = Tensor("pool", (channels,), 8, 128, exponent - 2)
+    tensors["head"] = Tensor("head", (10,), LOGIT_BITS, 0, exponent - 10)
+    return Graph(graph.input, tensors, (Segment((stem, depthwise, pool, linear), "head", None),), ())
+
+
 def random_inception(
     seed: int,
     bits: int = 1,

@@ -17,7 +17,7 @@ from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, Task
 from coc_runtime.onnxfile import OnnxFile
 
-from . import ledger, parity
+from . import layers, ledger, parity
 from .float_onnx import write_float
 from .lowering import lower, task_of
 from .onnx_writer import write_onnx, write_segments
@@ -48,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
         "--allow-mismatch", action="store_true", help="keep the file although back ends differ, and say so"
     )
     result.add_argument(
+        "--layers", action="store_true", help="measure and show where time goes layer by layer"
+    )
+    result.add_argument(
         "--float", action="store_true", help="export an unquantized model as float ONNX (for comparison)"
     )
     return result
@@ -62,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
             _check_out(out, options)
         if len({out.suffix for out in options.out}) < len(options.out):
             raise CocError("--out can be given twice only for one .onnx and one .coc file")
+        if options.float and options.layers:
+            raise CocError("--layers measures quantized models: leave out --float or --layers")
         if options.float:
             _export_float(loaded, options.out[0])
         else:
@@ -107,7 +112,11 @@ def _export(loaded: Checkpoint, options: argparse.Namespace) -> None:
         file, report = _certify(loaded.network, graph, out, data)
         if len(options.out) > 1:
             print(f"{out.name}:")
+        if options.layers:
+            report["layers"] = layers.measure(file, data.images)
         print(summary(report))
+        if options.layers:
+            print(layers.text(report["layers"]))
         differing, flipped = (report["parity"][key] for key in ("differing_logits", "flipped_exits"))
         if (differing or flipped) and not options.allow_mismatch:
             raise CocError(

@@ -135,8 +135,9 @@ def _last(graph: Graph, writer: SegmentWriter) -> list[str]:
         confidence = _confidence(writer, logits, _before(graph, writer), f"c{k}")
         return [logits, _exit_number(writer.nodes, k, f"x{k}"), confidence]
     confidence = _confidence(writer, logits, None, "confidence")
-    zeros = writer.node("ConstantOfShape", [writer.node("Shape", [confidence], "xs")], "xf")
-    return [logits, writer.node("Cast", [zeros], "exit", to=TensorProto.INT64), confidence]
+    # N times 0. With a Shape, OpenVINO 2026.4 computes the whole model wrongly where N is not fixed.
+    largest = writer.node("ReduceMax", [logits, writer.constants.sizes([1])], "xs", keepdims=1)
+    return [logits, writer.node("ArgMax", [largest], "exit", axis=1, keepdims=0), confidence]
 
 
 def _gate(graph: Graph, writer: SegmentWriter, deeper: onnx.GraphProto) -> list[str]:

@@ -34,3 +34,9 @@ class Runner:
 
     def run_all_exits(self, images: np.ndarray, logits: np.ndarray) -> None:
         """Fills logits, float32 [exits, N, classes]."""
+
+    def operators(self) -> int:
+        """How many operators the model has."""
+
+    def profile(self, images: np.ndarray, times: np.ndarray) -> None:
+        """Fills times, uint64 [N, operators + 1]: nanoseconds of each operator and of everything else."""

@@ -21,10 +21,11 @@ SEGMENT_OPS = frozenset(
 )
 """Operators that compute a segment."""
 GATE_OPS = frozenset(
-    ["Abs", "Constant", "ConstantOfShape", "GreaterOrEqual", "Identity", "If", "Neg", "ReduceMax", "Shape"]
-    + ["Softmax", "Split", "Sub"]
+    ["Abs", "ArgMax", "Constant", "ConstantOfShape", "GreaterOrEqual", "Identity", "If", "Neg", "ReduceMax"]
+    + ["Shape", "Softmax", "Split", "Sub"]
 )
-"""Operators that decide about leaving; the exit number's Cast, the only other one, reads `xf`."""
+"""Operators that decide about leaving. Files without exits that earlier versions wrote also hold Shape,
+ConstantOfShape and a Cast that reads `xf`."""
 
 DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64"}
 MAX_TABLE_ROW = 8

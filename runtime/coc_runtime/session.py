@@ -9,7 +9,7 @@ import numpy as np
 
 from . import arithmetic, cocfile, files
 from .arithmetic import Task
-from .backends import Backend, WholeBackend
+from .backends import Backend, Profiled, WholeBackend
 from .errors import CocError
 from .graph import Graph, check_thresholds, verify
 
@@ -215,6 +215,21 @@ class Session:
             assert codes is not None
             logits[index], codes = self._backend.run_segment(index, codes)
         return logits
+
+    def operator_times(self, images: np.ndarray, rounds: int) -> np.ndarray:
+        """Where the time goes, in microseconds per image: float64 [operators + 1], see `profile.profile`.
+
+        Raises CocError for no images, no rounds, and for the reference, whose time says nothing.
+        """
+        self._check_images(images)
+        backend = self._whole if self._whole is not None else self._backend
+        if not isinstance(backend, Profiled):
+            kinds = "native (.coc) or onnxruntime (.onnx)"
+            raise CocError(f"backend {backend.name} has no profile: choose {kinds}")
+        if len(images) == 0 or rounds < 1:
+            given = f"{len(images)} and {rounds} given"
+            raise CocError(f"a profile needs at least 1 image and 1 round: {given}")
+        return backend.operator_times(images, rounds)
 
     def _leaves(self, index: int, score: np.ndarray) -> np.ndarray:
         """Which images leave at an exit, bool [N]; at the last, all."""

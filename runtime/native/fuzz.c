@@ -50,10 +50,12 @@ static void run(coc_model *model, const coc_model_info *info, const coc_session_
     memset(images, 255, image);
     float *logits = sized(2 * info->classes * sizeof(float)), confidence[2];
     float *all = sized(2 * (size_t)info->exits * info->classes * sizeof(float));
+    uint64_t *times = sized(2 * ((size_t)coc_model_operators(model) + 1) * sizeof(uint64_t));
     int64_t label[2], taken[2], bitops[2];
     const coc_result result = {logits, label, taken, confidence, bitops};
     if (coc_run(session, images, 2, layout, &result) != COC_OK ||
-        coc_run_all_exits(session, images, 2, layout, all) != COC_OK)
+        coc_run_all_exits(session, images, 2, layout, all) != COC_OK ||
+        coc_profile(session, images, 2, layout, times) != COC_OK)
         abort();
     for (int i = 0; i < 2; i++)
         if (label[i] < 0 || label[i] >= info->classes || taken[i] < 0 || taken[i] >= info->exits)
@@ -61,6 +63,7 @@ static void run(coc_model *model, const coc_model_info *info, const coc_session_
     for (int i = 0; info->task == COC_REGRESSION && i < 2; i++)
         if (label[i] != 0 || (taken[i] == 0) != (info->exits == 1))
             abort();
+    free(times);
     free(all);
     free(logits);
     free(images);

@@ -257,6 +257,33 @@ static PyObject *runner_run_all_exits(runner *self, PyObject *const *arguments, 
     return finish(self, status, buffers, 2);
 }
 
+/* operators(): how many the model has. */
+static PyObject *runner_operators(runner *self, PyObject *Py_UNUSED(none)) {
+    return PyLong_FromUnsignedLong(coc_model_operators(self->model));
+}
+
+/* profile(images, times): times are uint64 [N, operators + 1]. */
+static PyObject *runner_profile(runner *self, PyObject *const *arguments, Py_ssize_t count) {
+    const size_t sizes[2] = {image_bytes(self), ((size_t)coc_model_operators(self->model) + 1) * sizeof(uint64_t)};
+    Py_buffer buffers[2];
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "profile takes two arrays");
+        return NULL;
+    }
+    const Py_ssize_t images = take_buffers(self, arguments, sizes, 2, buffers);
+    if (images < 0)
+        return NULL;
+    coc_session *session;
+    coc_status status = take_session(self, &session);
+    if (status == COC_OK) {
+        Py_BEGIN_ALLOW_THREADS
+        status = coc_profile(session, buffers[0].buf, (size_t)images, COC_PLANAR, buffers[1].buf);
+        Py_END_ALLOW_THREADS
+        give_session(self, session);
+    }
+    return finish(self, status, buffers, 2);
+}
+
 #define FUNCTION(function) (PyCFunction)(void (*)(void))(function)
 
 static PyMethodDef methods[] = {
@@ -265,6 +292,8 @@ static PyMethodDef methods[] = {
     {"session_bytes", FUNCTION(runner_session_bytes), METH_NOARGS, NULL},
     {"run", FUNCTION(runner_run), METH_FASTCALL, NULL},
     {"run_all_exits", FUNCTION(runner_run_all_exits), METH_FASTCALL, NULL},
+    {"operators", FUNCTION(runner_operators), METH_NOARGS, NULL},
+    {"profile", FUNCTION(runner_profile), METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

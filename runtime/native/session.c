@@ -1,5 +1,6 @@
 /* session.c - a model ready to run: prepared weights, activations, threads; and the run. */
 #include "plan.h"
+#include "session.h"
 
 #include <string.h>
 
@@ -112,6 +113,10 @@ void coc_session_free(coc_session *session) {
         session->model->allocator.release(session->model->allocator.user, session->owned);
 }
 
+const coc_model *coc_session_model(const coc_session *session) {
+    return session->model;
+}
+
 const char *coc_session_cpu(const coc_session *session) {
     return session == NULL ? "" : coc_level_name(session->level);
 }
@@ -148,7 +153,7 @@ static void run_conv(const coc_session *session, const coc_conv *conv, const ste
         use->kernel->run(conv, use->weights, x, y, session->scratch, 0, conv->out_height);
 }
 
-static void run_node(const coc_session *session, uint32_t index) {
+void coc_run_node(const coc_session *session, uint32_t index) {
     const coc_node *node = &session->model->nodes[index];
     const step *use = &session->steps[index];
     const uint8_t *x = codes(session, node->inputs[0]);
@@ -187,16 +192,18 @@ static void run_node(const coc_session *session, uint32_t index) {
     }
 }
 
-/* Run a segment; its logits stay valid until the next one runs, those of a regression until it has run. */
+const float *coc_segment_logits(const coc_session *session, uint32_t k) {
+    return logits_of(session, session->model->segments[k].logits);
+}
+
 static const float *run_segment(const coc_session *session, uint32_t index) {
     const coc_segment *segment = &session->model->segments[index];
     for (uint32_t j = segment->first; j < segment->end; j++)
-        run_node(session, j);
-    return logits_of(session, segment->logits);
+        coc_run_node(session, j);
+    return coc_segment_logits(session, index);
 }
 
-/* Make an image the input; interleaved pixels are brought into planes. */
-static void set_image(coc_session *session, const uint8_t *image, coc_layout layout) {
+void coc_set_image(coc_session *session, const uint8_t *image, coc_layout layout) {
     const size_t channels = session->info.channels, pixels = (size_t)session->info.height * session->info.width;
     session->image = image;
     if (layout == COC_INTERLEAVED && channels > 1) {
@@ -230,13 +237,18 @@ static int leaves(const coc_session *session, uint32_t k, float confidence) {
     return confidence >= session->thresholds[k];
 }
 
+float coc_score(const coc_session *session, const float *logits, const float *before) {
+    const uint32_t classes = session->info.classes;
+    return session->info.task == COC_REGRESSION ? coc_agreement(logits, before, classes)
+                                                : coc_confidence(logits, classes);
+}
+
 static void run_image(const coc_session *session, const coc_result *result, size_t image) {
-    const uint32_t last = session->info.exits - 1, classes = session->info.classes;
+    const uint32_t last = session->info.exits - 1;
     const float *before = NULL;
     for (uint32_t k = 0;; k++) {
         const float *logits = run_segment(session, k);
-        const float confidence = session->info.task == COC_REGRESSION ? coc_agreement(logits, before, classes)
-                                                                      : coc_confidence(logits, classes);
+        const float confidence = coc_score(session, logits, before);
         if (k == last || leaves(session, k, confidence)) {
             store(session, result, image, k, logits, confidence);
             return;
@@ -245,8 +257,8 @@ static void run_image(const coc_session *session, const coc_result *result, size
     }
 }
 
-static coc_status check_run(const coc_session *session, const uint8_t *images, size_t count, coc_layout layout,
-                            const void *output) {
+coc_status coc_check_run(const coc_session *session, const uint8_t *images, size_t count, coc_layout layout,
+                         const void *output) {
     if (session == NULL || (count > 0 && (images == NULL || output == NULL)))
         return COC_ERROR_ARGUMENT;
     return layout == COC_PLANAR || layout == COC_INTERLEAVED ? COC_OK : COC_ERROR_ARGUMENT;
@@ -258,9 +270,9 @@ static size_t image_bytes(const coc_session *session) {
 
 coc_status coc_run(coc_session *session, const uint8_t *images, size_t count, coc_layout layout,
                    const coc_result *result) {
-    const coc_status status = check_run(session, images, count, layout, result);
+    const coc_status status = coc_check_run(session, images, count, layout, result);
     for (size_t i = 0; status == COC_OK && i < count; i++) {
-        set_image(session, images + i * image_bytes(session), layout);
+        coc_set_image(session, images + i * image_bytes(session), layout);
         run_image(session, result, i);
     }
     return status;
@@ -268,9 +280,9 @@ coc_status coc_run(coc_session *session, const uint8_t *images, size_t count, co
 
 coc_status coc_run_all_exits(coc_session *session, const uint8_t *images, size_t count, coc_layout layout,
                              float *logits) {
-    const coc_status status = check_run(session, images, count, layout, logits);
+    const coc_status status = coc_check_run(session, images, count, layout, logits);
     for (size_t i = 0; status == COC_OK && i < count; i++) {
-        set_image(session, images + i * image_bytes(session), layout);
+        coc_set_image(session, images + i * image_bytes(session), layout);
         for (uint32_t k = 0; k < session->info.exits; k++) {
             const size_t classes = session->info.classes;
             memcpy(logits + (k * count + i) * classes, run_segment(session, k), classes * sizeof(float));

@@ -17,6 +17,7 @@ from coc_export.onnx_writer import write_onnx, write_segments
 from coc_runtime import manifest, onnxfile
 from coc_runtime.arithmetic import gate_thresholds
 from coc_runtime.backends.ort import OrtBackend
+from coc_runtime.backends.reference import ReferenceBackend
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, verify
 from coc_runtime.ops import OPS, AveragePool, Tensor
@@ -67,6 +68,26 @@ def test_onnx_package_accepts_segment_models() -> None:
     file = onnxfile.parse(write_onnx(random_graph(9, exits=2)).SerializeToString(), "memory")
     for index in range(3):
         onnx.checker.check_model(onnx.load_from_string(file.segment_model(index)), full_check=True)
+
+
+def test_a_file_without_exits_of_version_0_1_still_runs() -> None:
+    """It gave the exit's number by Shape, ConstantOfShape and Cast; now ArgMax does."""
+    graph = random_graph(3, exits=0)
+    model = write_onnx(graph)
+    assert [node.op_type for node in model.graph.node][-2:] == ["ReduceMax", "ArgMax"]
+    del model.graph.node[-2:]
+    shape = helper.make_node("Shape", ["confidence"], ["xs"])
+    zeros = helper.make_node("ConstantOfShape", ["xs"], ["xf"])
+    cast = helper.make_node("Cast", ["xf"], ["exit"], to=onnx.TensorProto.INT64)
+    model.graph.node.extend([shape, zeros, cast])
+    file = onnxfile.parse(
+        onnxfile.model_bytes(model.graph.SerializeToString(), manifest.dump(graph)), "memory"
+    )
+    images = random_images(graph, 3)
+    logits, _ = OrtBackend(file).run_segment(0, images)
+    np.testing.assert_array_equal(logits, ReferenceBackend(graph).run_segment(0, images)[0])
+    found, taken, _ = OrtBackend(file).run_single(images[:1], np.empty(0, np.float32))
+    assert taken == 0 and np.array_equal(found, logits[:1])
 
 
 def test_threshold_just_above_one_still_never_leaves() -> None:

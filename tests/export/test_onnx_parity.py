@@ -10,13 +10,11 @@ from onnx.reference import ReferenceEvaluator
 
 from coc_export.onnx_writer import write_onnx, write_segments
 from coc_runtime import arithmetic, onnxfile
-from coc_runtime.arithmetic import Encoding
 from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.backends.reference import ReferenceBackend
-from coc_runtime.graph import LOGIT_BITS, Graph, Segment
+from coc_runtime.graph import Graph
 from coc_runtime.onnxfile import OnnxFile
-from coc_runtime.ops import Conv, GlobalAveragePool, Linear, Tensor, Weight
-from graphs import random_graph, random_images, random_inception
+from graphs import depthwise_graph, random_graph, random_images, random_inception
 
 # (exits, channels, size): maps of 8x8, 7x7, 6x6 and 4x4 before pooling; channels that need padding bits
 LAYOUTS = [(0, 3, 16), (1, 5, 14), (2, 11, 12), (2, 8, 8), (1, 3, 7)]
@@ -193,25 +191,3 @@ def test_depthwise_convolution_equals_the_reference(bits: int, channels: int) ->
     for optimize in (True, False):
         found = OrtBackend(file, optimize=optimize).run_segment(0, images)[0]
         np.testing.assert_array_equal(found, expected)
-
-
-def depthwise_graph(bits: int, channels: int) -> Graph:
-    """Stem and head of a random graph with a signed depthwise 3x3 convolution between them."""
-    graph = random_graph(12, 8, 8, 0, channels, 8)
-    stem, head = graph.segments[0].nodes[0], graph.segments[0].nodes[-1]
-    assert isinstance(stem, Conv) and isinstance(head, Linear)
-    codes = np.random.default_rng(0).integers(bits == 8, 1 << bits, (channels, 1, 3, 3)).astype(np.uint8)
-    weight = Weight(codes, bits, Encoding.SYMMETRIC if bits == 8 else Encoding.ODD)
-    scale = np.full(channels, 2.0 ** -(bits + 1) * 21 / 16, np.float32)
-    bias = np.arange(channels, dtype=np.int32) * 3
-    depthwise = Conv("dw", stem.output, "dw", weight, bias, scale, 1, (1, 1, 1, 1), channels)
-    pool = GlobalAveragePool("pool", "dw", "pool")
-    rng = np.random.default_rng(1)
-    linear_weight = Weight(rng.integers(1, 256, (10, channels)).astype(np.uint8), 8, Encoding.SYMMETRIC)
-    linear = Linear("head", "pool", "head", linear_weight, head.bias, -8)
-    exponent = graph.tensors[stem.output].exponent
-    tensors = {name: graph.tensors[name] for name in (graph.input, stem.output)}
-    tensors["dw"] = Tensor("dw", graph.tensors[stem.output].shape, 8, 128, exponent)
-    tensors["pool"] = Tensor("pool", (channels,), 8, 128, exponent - 2)
-    tensors["head"] = Tensor("head", (10,), LOGIT_BITS, 0, exponent - 10)
-    return Graph(graph.input, tensors, (Segment((stem, depthwise, pool, linear), "head", None),), ())

@@ -3,6 +3,7 @@
  * A request is a byte, a u32 and so many bytes; an answer a u32 and so many bytes. The machine is little
  * endian. Buffers have exactly the size that the contract asks for, so that AddressSanitizer sees a step beyond.
  */
+#include "clock.h"
 #include "plan.h"
 
 #include <stdio.h>
@@ -311,11 +312,56 @@ static void refuse_arguments(input *in, output *out) {
     CHECK(coc_run(session, &pixel, 0, (coc_layout)2, &nothing) == COC_ERROR_ARGUMENT);
     CHECK(coc_run(NULL, &pixel, 1, COC_PLANAR, &nothing) == COC_ERROR_ARGUMENT);
     CHECK(coc_run_all_exits(session, &pixel, 1, COC_PLANAR, NULL) == COC_ERROR_ARGUMENT);
+    uint64_t times[1];
+    coc_operator found;
+    CHECK(coc_profile(session, NULL, 0, COC_PLANAR, NULL) == COC_OK);
+    CHECK(coc_profile(session, NULL, 1, COC_PLANAR, times) == COC_ERROR_ARGUMENT);
+    CHECK(coc_profile(session, &pixel, 1, COC_PLANAR, NULL) == COC_ERROR_ARGUMENT);
+    CHECK(coc_profile(session, &pixel, 0, (coc_layout)2, times) == COC_ERROR_ARGUMENT);
+    CHECK(coc_profile(NULL, &pixel, 1, COC_PLANAR, times) == COC_ERROR_ARGUMENT);
+    CHECK(coc_model_operators(NULL) == 0 && coc_model_operators(model) > 0);
+    CHECK(coc_model_operator(model, coc_model_operators(model), &found) == COC_ERROR_ARGUMENT);
+    CHECK(coc_model_operator(model, 0, NULL) == COC_ERROR_ARGUMENT);
+    CHECK(coc_model_operator(NULL, 0, &found) == COC_ERROR_ARGUMENT);
     coc_session_free(session);
     coc_session_free(NULL);
     coc_model_free(model);
     coc_model_free(NULL);
     put_status(out, COC_OK);
+}
+
+/* Profile a file on a level: of each operator kind, exit and costs, then each image's times and all it took. */
+static void profile(input *in, output *out) {
+    const size_t size = take32(in);
+    coc_model *model;
+    coc_session *session;
+    coc_model_info info;
+    CHECK(coc_model_from_memory(take(in, size), size, NULL, &model) == COC_OK);
+    const coc_session_options options = {.cpu = take(in, 16)};
+    CHECK(coc_model_inspect(model, &info) == COC_OK && coc_session_create(model, &options, &session) == COC_OK);
+    const uint32_t operators = coc_model_operators(model), layout = take32(in), count = take32(in);
+    put(out, &operators, 4);
+    for (uint32_t j = 0; j < operators; j++) {
+        coc_operator found;
+        char kind[24] = {0};
+        CHECK(coc_model_operator(model, j, &found) == COC_OK && strlen(found.kind) < sizeof kind);
+        const uint64_t numbers[3] = {found.exit, found.macs, found.bitops};
+        memcpy(kind, found.kind, strlen(found.kind));
+        put(out, kind, sizeof kind);
+        put(out, numbers, sizeof numbers);
+    }
+    uint8_t *images = take_copy(in, count * info.channels * info.height * info.width);
+    const size_t bytes = count * (operators + (size_t)1) * sizeof(uint64_t);
+    uint64_t *times = block(bytes, 0xFF);
+    const uint64_t begin = coc_nanoseconds();
+    CHECK(coc_profile(session, images, count, (coc_layout)layout, times) == COC_OK);
+    const uint64_t took = coc_nanoseconds() - begin;
+    put(out, &took, 8);
+    put(out, times, bytes);
+    free(times);
+    free(images);
+    coc_session_free(session);
+    coc_model_free(model);
 }
 
 static void levels(output *out) {
@@ -334,6 +380,7 @@ static void answer(uint8_t command, input *in, output *out) {
     case 's': all_statuses(out); break;
     case 'a': refuse_arguments(in, out); break;
     case 'l': levels(out); break;
+    case 't': profile(in, out); break;
     default: CHECK(0);
     }
 }

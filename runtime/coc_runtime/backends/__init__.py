@@ -1,7 +1,7 @@
 """What runs an integer graph: one file per backend, one interface, the same integers out of each."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -45,3 +45,24 @@ class WholeBackend(Protocol):
 
     def logits_per_exit(self, images: np.ndarray) -> np.ndarray:
         """float32 [exits, N, classes] of raw images, nothing left early."""
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A backend that can say where its time goes."""
+
+    def operator_times(self, images: np.ndarray, rounds: int) -> np.ndarray:
+        """Microseconds per image of each of the graph's operators, in order, and last of everything else:
+        float64 [operators + 1].
+
+        images: raw, uint8 [N, C, H, W], at least one; each runs `rounds` times, alone, nothing left early.
+        """
+
+
+def middle(times: np.ndarray) -> np.ndarray:
+    """Mean along the first axis but for the lowest and the highest tenth: few interruptions do not change it,
+    and unlike a median it is finer than the steps in which a clock counts."""
+    ordered = np.sort(times, axis=0)
+    tenth = len(ordered) // 10
+    mean: np.ndarray = ordered[tenth : len(ordered) - tenth].mean(axis=0)
+    return mean
