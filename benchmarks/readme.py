@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from coc_bench import plots
 from coc_bench import report as bench_report
 from coc_deploy import cli as compress
 from coc_export import cli as export
@@ -304,34 +305,25 @@ def _shown(path: Path) -> str:
     return f"```{LANGUAGES[path.suffix]}\n{path.read_text().rstrip()}\n```"
 
 
+@plots.style()
 def draw(path: Path) -> None:
     """Accuracy against BitOpsCR along each example's chain."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7.5, 3.8), constrained_layout=True)
-    for name, marker in zip(EXAMPLES, "os", strict=True):
+    figure, axes = plots.figure(720, 380)
+    for index, name in enumerate(EXAMPLES):
         records = example(name, "history.json")
         x, y = [r["bitops_cr"] for r in records], [r["accuracy"] for r in records]
-        axes.plot(x, y, marker=marker, label=f"weights x activations: {records[-1]['bits']} bits")
+        look = {"color": plots.PALETTE[index], "marker": plots.MARKERS[index]}
+        axes.plot(x, y, label=f"weights x activations: {records[-1]['bits']} bits", **look)
         for record in records if name == EXAMPLES[0] else records[3:]:
-            axes.annotate(
-                record["stage"],
-                (record["bitops_cr"], record["accuracy"]),
-                textcoords="offset points",
-                xytext=(4, 7),
-                fontsize=9,
-            )
-    axes.set_xscale("log")
+            at = (record["bitops_cr"], record["accuracy"])
+            axes.annotate(record["stage"], at, textcoords="offset points", xytext=(5, 8))
+    axes.margins(0.1, 0.15)
+    plots.log_axis(axes, "x")
     axes.set_xlabel("BitOps of the original / BitOps spent per image (per-layer convention)")
     axes.set_ylabel("test accuracy, %")
     axes.set_title("CIFAR-10 (JPEG q75): ResNet-56 along the chain D, P, Q, E")
-    axes.grid(alpha=0.3)
-    axes.margins(0.1, 0.15)
     axes.legend(loc="lower left")
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    plots.png(figure, path)
 
 
 def main() -> int:

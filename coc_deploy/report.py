@@ -1,9 +1,9 @@
 """RUN/report.md: what every stage did to accuracy (of a regression: error) and cost, with a plot."""
 
-import io
 from pathlib import Path
 from typing import Any
 
+from coc_bench import plots
 from coc_runtime import files, quality
 
 from . import train
@@ -25,7 +25,7 @@ def factors(history: Records) -> list[dict[str, float]]:
 
 def write(out: Path, recipe: Recipe, history: Records) -> None:
     """Write report.md and the picture that it shows into a run's folder."""
-    files.write_bytes(out / PICTURE, _picture(history, recipe))
+    _write_picture(out / PICTURE, history, recipe)
     files.write_bytes(out / "report.md", markdown(recipe, history).encode())
 
 
@@ -98,23 +98,18 @@ def _stage(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _picture(history: Records, recipe: Recipe) -> bytes:
+@plots.style()
+def _write_picture(path: Path, history: Records, recipe: Recipe) -> None:
     """Accuracy or error against BitOpsCR along the chain, like figure 15 of the Chain of Compression."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = plots.figure(560, 360)
     ratios = [record["bitops_cr"] for record in history]
     name = _measured(history[0])
     heights = [record["accuracy" if name == "accuracy" else "mae"] for record in history]
-    axes.plot(ratios, heights, marker="o")
+    axes.plot(ratios, heights, marker=plots.MARKERS[0])
     for index, (x, y) in enumerate(zip(ratios, heights, strict=True)):
-        axes.annotate(recipe.chain[:index] or "original", (x, y), xytext=(4, 6), textcoords="offset points")
-    axes.set_xscale("log")
+        axes.annotate(recipe.chain[:index] or "original", (x, y), xytext=(5, 7), textcoords="offset points")
     axes.margins(0.12, 0.18)
+    plots.log_axis(axes, "x")
     axes.set_xlabel("BitOpsCR (times fewer BitOps than the original)")
     axes.set_ylabel("accuracy (%)" if name == "accuracy" else name)
-    axes.grid(True, which="both", alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    plots.png(figure, path)
