@@ -14,7 +14,7 @@ from typing import Any
 from coc_bench import plots
 from coc_bench import report as bench_report
 from coc_deploy import cli as compress
-from coc_export import cli as export
+from coc_export import tables as export
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -86,6 +86,7 @@ def export_output() -> str:
     for artifact, report in (("model.onnx", "model.report.json"), ("model.coc", "model.coc.report.json")):
         lines += [f"{artifact}:", export.summary(example(name, report))]
     lines += ["wrote model.onnx and model.report.json", "wrote model.coc and model.coc.report.json"]
+    lines += ["wrote model.md"]
     return _console(*lines)
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from coc_runtime import cost, datasets, files, quality
+from coc_runtime import cost, datasets, files, quality, thresholds
 from coc_runtime.arithmetic import Task
 from coc_runtime.cost import LayerCost
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from . import checkpoint, locking, losses, machine, report, thresholds, train
+from . import checkpoint, locking, losses, machine, report, train
 from .checkpoint import Checkpoint
 from .counting import segment_layers
 from .network import Network, exit_logits

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from tqdm import tqdm
 
-from coc_runtime import cost
+from coc_runtime import cost, thresholds
 from coc_runtime.arithmetic import Task
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from . import losses, machine, norms, qat, thresholds, train
+from . import losses, machine, norms, qat, train
 from .calibration import align_additions
 from .counting import segment_layers
 from .network import Network, exit_logits, to_input

@@ -2,10 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
-
-import onnx
-from onnx import numpy_helper
+from typing import TYPE_CHECKING, Any
 
 from coc_runtime import cost
 from coc_runtime.cocfile import CocFile
@@ -14,18 +11,23 @@ from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
 from coc_runtime.ops import Conv, Linear
 
+if TYPE_CHECKING:  # not needed where only .coc files are written
+    import onnx
 
-def initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+
+def initializers(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
     """All initializers of a graph and of the graphs inside its nodes."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
+            if attribute.HasField("g"):
                 yield from initializers(attribute.g)
 
 
-def onnx_ledger(graph: Graph, model: onnx.ModelProto) -> dict[str, Any]:
+def onnx_ledger(graph: Graph, model: "onnx.ModelProto") -> dict[str, Any]:
     """The size ledger of an ONNX file."""
+    from onnx import numpy_helper
+
     held = Counter(numpy_helper.to_array(tensor).tobytes() for tensor in initializers(model.graph))
     return _size_ledger(graph, lambda packed: held[packed] > 0, model.ByteSize(), 4, 4)
 

@@ -144,7 +144,10 @@ def lower(loaded: Checkpoint, source: Path) -> Graph:
             nodes = []
     segments.append(Segment(tuple(nodes), nodes[-1].output, None))
     meta = _meta(loaded, source)
-    graph = Graph("image", lowering.tensors, tuple(segments), network.thresholds, meta, task_of(loaded))
+    # Tensors and meta in the order of .coc files, so that either file is made from the other, byte for byte.
+    order = ["image", *(node.output for segment in segments for node in segment.nodes)]
+    tensors = {name: lowering.tensors[name] for name in order}
+    graph = Graph("image", tensors, tuple(segments), network.thresholds, meta, task_of(loaded))
     verify(graph)
     return graph
 
@@ -152,11 +155,12 @@ def lower(loaded: Checkpoint, source: Path) -> Graph:
 def _meta(loaded: Checkpoint, source: Path) -> dict[str, Any]:
     last = loaded.history[-1] if loaded.history else {}
     quality = ("mae", "r2") if task_of(loaded) is Task.REGRESSION else ("accuracy",)
-    return {
+    found = {
         **{key: value for key, value in loaded.meta.items() if key not in ("versions", "seed", "task")},
         "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         **{name: last.get(name) for name in quality},
     }
+    return dict(sorted(found.items()))
 
 
 def task_of(loaded: Checkpoint) -> Task:

@@ -16,6 +16,7 @@ from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
+from coc_runtime.onnxfile import OPSET
 from coc_runtime.onnxlevels import divides_exactly, window
 from coc_runtime.ops import (
     Add,
@@ -99,9 +100,10 @@ class SegmentWriter:
         constants: Constants,
         aliases: Mapping[str, str],
         packed: bool = True,
+        opset: int = OPSET,
     ) -> None:
         self.graph, self.index, self.constants, self.packed = graph, index, constants, packed
-        self.aliases = aliases
+        self.aliases, self.opset = aliases, opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._numbers = {name: i for i, name in enumerate(graph.tensors)}
@@ -119,6 +121,12 @@ class SegmentWriter:
     ) -> str:
         self.nodes.append(helper.make_node(op, inputs, [output], name, **attributes))
         return output
+
+    def largest(self, values: str, output: str) -> str:
+        """The largest of each row of [N, classes], [N]; before opset 18 axes were an attribute."""
+        if self.opset < 18:
+            return self.node("ReduceMax", [values], output, axes=[1], keepdims=0)
+        return self.node("ReduceMax", [values, self.constants.sizes([1])], output, keepdims=0)
 
     def _write(self, node: Op, key: str) -> None:
         if isinstance(node, Conv):

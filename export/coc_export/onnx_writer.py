@@ -12,6 +12,7 @@ The file's header and checksum are defined in coc_runtime.onnxfile, which reads 
 """
 
 import json
+from typing import Any
 
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -26,7 +27,7 @@ from .onnx_nodes import Constants, SegmentWriter
 OUTPUTS = ["logits", "exit", "confidence"]
 
 
-def write_onnx(graph: Graph, *, packed: bool = True) -> onnx.ModelProto:
+def write_onnx(graph: Graph, *, packed: bool = True, opset: int = onnxfile.OPSET) -> onnx.ModelProto:
     """The whole graph as one model.
 
     Inputs: `image` uint8 [1, C, H, W] with early exits (an If takes one decision), else [N, C, H, W];
@@ -35,8 +36,9 @@ def write_onnx(graph: Graph, *, packed: bool = True) -> onnx.ModelProto:
 
     packed=True stores each weight at its bits and adds the manifest with which coc_runtime reads the
     file; packed=False stores weights below 8 bits as int8, for comparison, and adds no manifest.
-    Raises CocError if the graph is not legal or cannot be expressed.
+    opset: one of `onnxfile.IR_VERSIONS`. Raises CocError if the graph is not legal or cannot be expressed.
     """
+    _check_opset(opset)
     verify(graph)
     exits = len(graph.thresholds)
     if exits > onnxfile.MAX_EXITS:
@@ -45,7 +47,7 @@ def write_onnx(graph: Graph, *, packed: bool = True) -> onnx.ModelProto:
     aliases = {graph.input: "image"}
     if not exits:
         aliases[graph.segments[0].logits] = "logits"
-    levels = [SegmentWriter(graph, k, constants, aliases, packed) for k in range(exits + 1)]
+    levels = [SegmentWriter(graph, k, constants, aliases, packed, opset) for k in range(exits + 1)]
     results = _last(graph, levels[-1])
     for k in reversed(range(exits)):
         inner = _subgraph(graph, f"segment{k + 1}", levels[k + 1], results)
@@ -56,18 +58,19 @@ def write_onnx(graph: Graph, *, packed: bool = True) -> onnx.ModelProto:
     if exits:
         splits = [f"t{k}" for k in range(exits)]
         limits = gate_thresholds(graph.thresholds, graph.task)
-        top.nodes.insert(0, helper.make_node("Split", ["thresholds"], splits, num_outputs=exits))
+        count: dict[str, Any] = {"num_outputs": exits} if opset >= 18 else {}
+        top.nodes.insert(0, helper.make_node("Split", ["thresholds"], splits, **count))
         top.initializers.append(numpy_helper.from_array(limits, "thresholds"))
         inputs.append(helper.make_tensor_value_info("thresholds", TensorProto.FLOAT, [exits]))
     outputs = _result_infos(graph, results, batch)
     initializers = [*constants.tensors.values(), *top.initializers]
-    model = _model(helper.make_graph(top.nodes, "coc", inputs, outputs, initializers))
+    model = _model(helper.make_graph(top.nodes, "coc", inputs, outputs, initializers), opset)
     if packed:
         _seal(model, manifest.dump(graph))
     return model
 
 
-def write_segments(graph: Graph) -> list[onnx.ModelProto]:
+def write_segments(graph: Graph, opset: int = onnxfile.OPSET) -> list[onnx.ModelProto]:
     """One model per segment, for batches of any size.
 
     Segment k reads `image` (k = 0) or `carry{k-1}` (uint8 codes) and gives `logits` float32
@@ -75,6 +78,7 @@ def write_segments(graph: Graph) -> list[onnx.ModelProto]:
     holds the segment's number, their count and the threshold at which to stop. Segments of a regression
     but the first also read `logits_before`, float32 [N, classes], and stop at confidence >= -threshold.
     """
+    _check_opset(opset)
     verify(graph)
     thresholds = gate_thresholds(graph.thresholds, graph.task)
     models = []
@@ -85,7 +89,7 @@ def write_segments(graph: Graph) -> list[onnx.ModelProto]:
         if segment.carry is not None:
             aliases[segment.carry] = f"carry{k}"
         constants = Constants()
-        writer = SegmentWriter(graph, k, constants, aliases | {source: read})
+        writer = SegmentWriter(graph, k, constants, aliases | {source: read}, opset=opset)
         if segment.carry == source:
             writer.node("Identity", [read], f"carry{k}")
         compares = k > 0 and graph.task is Task.REGRESSION
@@ -101,7 +105,7 @@ def write_segments(graph: Graph) -> list[onnx.ModelProto]:
         if compares:
             inputs.append(_float_info("logits_before", ["N", graph.classes]))
         initializers = [*constants.tensors.values(), *writer.initializers]
-        model = _model(helper.make_graph(writer.nodes, f"segment{k}", inputs, outputs, initializers))
+        model = _model(helper.make_graph(writer.nodes, f"segment{k}", inputs, outputs, initializers), opset)
         helper.set_model_props(model, {"coc_segment": json.dumps(about, separators=(",", ":"))})
         models.append(model)
     return models
@@ -109,15 +113,13 @@ def write_segments(graph: Graph) -> list[onnx.ModelProto]:
 
 def _confidence(writer: SegmentWriter, logits: str, before: str | None, output: str) -> str:
     """What `arithmetic.exit_confidence` says; before: the logits of a regression's exit before."""
-    k, axis = writer.index, writer.constants.sizes([1])
+    k = writer.index
     if writer.graph.task is Task.CLASSIFICATION:
-        softmax = writer.node("Softmax", [logits], f"m{k}")
-        return writer.node("ReduceMax", [softmax, axis], output, keepdims=0)
+        return writer.largest(writer.node("Softmax", [logits], f"m{k}"), output)
     if before is None:
-        largest = writer.node("ReduceMax", [logits, axis], f"m{k}", keepdims=0)
-        return writer.node("Sub", [largest, writer.constants.infinity()], output)
+        return writer.node("Sub", [writer.largest(logits, f"m{k}"), writer.constants.infinity()], output)
     distance = writer.node("Abs", [writer.node("Sub", [logits, before], f"s{k}d")], f"m{k}")
-    return writer.node("Neg", [writer.node("ReduceMax", [distance, axis], f"d{k}", keepdims=0)], output)
+    return writer.node("Neg", [writer.largest(distance, f"d{k}")], output)
 
 
 def _before(graph: Graph, writer: SegmentWriter) -> str | None:
@@ -181,13 +183,22 @@ def _codes_info(name: str, graph: Graph, tensor: str, batch: int | str) -> onnx.
     return helper.make_tensor_value_info(name, TensorProto.UINT8, [batch, *graph.tensors[tensor].shape])
 
 
-def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
+def _check_opset(opset: int) -> None:
+    known = onnx.defs.onnx_opset_version()
+    if opset not in onnxfile.IR_VERSIONS:
+        low, high = min(onnxfile.IR_VERSIONS), max(onnxfile.IR_VERSIONS)
+        raise CocError(f"opset {opset} cannot be written: choose one of {low} to {high}")
+    if opset > known:
+        raise CocError(f"opset {opset} is newer than the installed onnx knows ({known}): upgrade onnx")
+
+
+def _model(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
     """A model with coc-deploy's header, checked by ONNX's checker."""
     model = helper.make_model(
         graph,
         producer_name=onnxfile.PRODUCER,
-        ir_version=onnxfile.IR_VERSION,
-        opset_imports=[helper.make_opsetid("", onnxfile.OPSET)],
+        ir_version=onnxfile.IR_VERSIONS[opset],
+        opset_imports=[helper.make_opsetid("", opset)],
     )
     onnx.checker.check_model(model, full_check=True)
     return model

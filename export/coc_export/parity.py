@@ -1,16 +1,17 @@
-"""Do all back ends give the same integers? Asked on real images, before a file leaves the exporter."""
+"""Do all back ends give the same integers? Asked on real images, before a file leaves the exporter and,
+by --verify, wherever the file goes."""
 
+import hashlib
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coc_deploy.network import Network, exit_logits
 from coc_runtime import arithmetic, quality
-from coc_runtime.backends import native
+from coc_runtime.backends import native, ort
 from coc_runtime.backends.native import NativeBackend
 from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.cocfile import CocFile
@@ -18,6 +19,11 @@ from coc_runtime.datasets import Dataset
 from coc_runtime.graph import Graph
 from coc_runtime.onnxfile import OnnxFile
 from coc_runtime.session import Session
+
+if TYPE_CHECKING:  # torch takes seconds to import, and may not be installed where a file is verified
+    from coc_deploy.network import Network
+
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,17 +45,31 @@ def gated(name: str, logits: np.ndarray, graph: Graph) -> Answer:
     return Answer(name, logits, logits[chosen, np.arange(len(chosen))], chosen)
 
 
-def ask_all(network: Network, file: OnnxFile | CocFile, images: np.ndarray) -> list[Answer]:
+def ask_all(network: "Network | None", file: OnnxFile | CocFile, images: np.ndarray) -> list[Answer]:
     """Every back end that runs the file on the same images, uint8 [N, C, H, W].
 
-    First torch in integer mode and the NumPy reference, which runs the graph read from the file.
+    First torch in integer mode, where there is a network, and the NumPy reference, which runs the graph
+    read from the file.
     """
-    graph = file.graph
-    return [
-        gated("torch integer mode", exit_logits(network, images), graph),
-        gated("reference", Session.from_graph(graph).logits_per_exit(images), graph),
-        *(_onnxruntime(file, images) if isinstance(file, OnnxFile) else _native(file, images)),
-    ]
+    graph, answers = file.graph, []
+    if network is not None:
+        answers.append(gated("torch integer mode", exit_logits(network, images), graph))
+    answers.append(gated(REFERENCE, Session.from_graph(graph).logits_per_exit(images), graph))
+    if why_missing(file) is None:
+        answers += _onnxruntime(file, images) if isinstance(file, OnnxFile) else _native(file, images)
+    return answers
+
+
+def exit_logits(network: "Network", images: np.ndarray) -> np.ndarray:
+    """See `coc_deploy.network.exit_logits`."""
+    from coc_deploy import network as networks
+
+    return networks.exit_logits(network, images)
+
+
+def why_missing(file: OnnxFile | CocFile) -> str | None:
+    """Why the fast back end for a file cannot take part; None if it can."""
+    return ort.why_missing() if isinstance(file, OnnxFile) else native.why_missing()
 
 
 def _onnxruntime(file: OnnxFile, images: np.ndarray) -> list[Answer]:
@@ -67,8 +87,6 @@ def _onnxruntime(file: OnnxFile, images: np.ndarray) -> list[Answer]:
 def _native(file: CocFile, images: np.ndarray) -> list[Answer]:
     """The C core at every level of kernels that can run here: all exits, and, as users run it, up to the
     exit that it takes itself."""
-    if native.why_missing() is not None:
-        return []
     answers = []
     for level in native.levels():
         backend = NativeBackend(file.data, "the exported file", cpu=level)
@@ -112,21 +130,44 @@ def compare(answers: list[Answer]) -> list[dict[str, Any]]:
     return records
 
 
-def report(network: Network, file: OnnxFile | CocFile, data: Dataset) -> tuple[dict[str, Any], Answer]:
+def report(
+    network: "Network | None", file: OnnxFile | CocFile, data: Dataset
+) -> tuple[dict[str, Any], Answer]:
     """The parity section of the report, and the reference's answer.
 
-    Where the C core should take part and cannot, "native_missing" says why.
+    Where the file's fast back end cannot take part, "native_missing" or "onnxruntime_missing" says why.
     """
     answers = ask_all(network, file, data.images)
-    reference = answers[1]
-    found = quality.measure(reference.taken, data.labels, file.graph.task)
+    reference = next(answer for answer in answers if answer.name == REFERENCE)
     pairs = compare(answers)
-    missing = native.why_missing() if isinstance(file, CocFile) else None
-    return {
+    section = {
         "data": data.name,
         "images": len(data.labels),
-        **found,
+        **quality.measure(reference.taken, data.labels, file.graph.task),
         "differing_logits": sum(pair["differing_logits"] for pair in pairs),
         "flipped_exits": sum(pair["flipped_exits"] for pair in pairs),
+        **data_digests(data),
+        **digests(reference),
         "pairs": pairs,
-    } | ({"native_missing": missing} if missing else {}), reference
+    }
+    missing = why_missing(file)
+    if missing is not None:
+        section["onnxruntime_missing" if isinstance(file, OnnxFile) else "native_missing"] = missing
+    return section, reference
+
+
+def data_digests(data: Dataset) -> dict[str, str]:
+    """SHA-256 (hexadecimal) of the images' bytes and of the labels', little-endian and in order."""
+    return {"images_sha256": _digest(data.images), "labels_sha256": _digest(data.labels)}
+
+
+def digests(answer: Answer) -> dict[str, str]:
+    """SHA-256 of an answer: float32 logits [exits, N, classes] and int64 exits [N], little-endian."""
+    assert answer.logits is not None
+    zero = np.float32(0)  # added, it makes -0 +0, to which it is equal
+    return {"logits_sha256": _digest(answer.logits + zero), "exits_sha256": _digest(answer.exit)}
+
+
+def _digest(array: np.ndarray) -> str:
+    little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return hashlib.sha256(little_endian.tobytes()).hexdigest()

@@ -19,8 +19,10 @@ from .onnxlevels import Initializer, Level, check_windows, read_levels
 from .protobuf import Message, encode
 
 PRODUCER = "coc-deploy"
-IR_VERSION = 10
 OPSET = 21
+"""What coc-export writes unless told otherwise."""
+IR_VERSIONS = dict(zip(range(13, 26), (7, 7, 8, 8, 8, 8, 9, 9, 10, 10, 11, 12, 13), strict=True))
+"""Opsets that coc-export can write, and the oldest IR that may hold each: older engines refuse newer IRs."""
 MANIFEST_KEY = "coc"
 CHECKSUM_KEY = "coc_sha256"
 MAX_EXITS = 16
@@ -38,6 +40,7 @@ class OnnxFile:
     graph: Graph
     data: bytes
     levels: tuple[Level, ...]
+    opset: int = OPSET
 
     def segment_model(self, index: int) -> bytes:
         """A complete ONNX model of segment `index` for any batch size.
@@ -60,7 +63,7 @@ class OnnxFile:
             body += b"".join(encode(5, i.data) for i in level.initializers.values() if i.name in used)
         body += encode(11, _value_info(INPUT, UINT8, graph.tensors[source].shape))
         body += b"".join(encode(12, output) for output in outputs)
-        return model_bytes(body)
+        return model_bytes(body, opset=self.opset)
 
     def _names(self, index: int) -> dict[str, str]:
         """ONNX names of the graph's tensors in the one-file model."""
@@ -91,18 +94,24 @@ def checksum(graph: bytes | memoryview, structure: bytes | memoryview) -> str:
     return digest.hexdigest()
 
 
-def model_bytes(graph: bytes | memoryview, structure: bytes | memoryview | None = None) -> bytes:
+def model_bytes(
+    graph: bytes | memoryview, structure: bytes | memoryview | None = None, opset: int = OPSET
+) -> bytes:
     """A ModelProto around a serialized GraphProto, with manifest and checksum if there is a manifest."""
-    result = encode(1, IR_VERSION) + encode(2, PRODUCER) + encode(7, graph)
-    result += encode(8, encode(1, "") + encode(2, OPSET))
+    result = _start(IR_VERSIONS[opset]) + encode(7, graph)
+    result += encode(8, encode(1, "") + encode(2, opset))
     if structure is not None:
         result += encode(14, encode(1, MANIFEST_KEY) + encode(2, structure))
         result += encode(14, encode(1, CHECKSUM_KEY) + encode(2, checksum(graph, structure)))
     return result
 
 
+def _start(ir_version: int) -> bytes:
+    return encode(1, ir_version) + encode(2, PRODUCER)
+
+
 def _parse(data: bytes) -> OnnxFile:
-    graph_bytes, properties = _outline(data)
+    graph_bytes, opset, properties = _outline(data)
     structure = properties.get(MANIFEST_KEY.encode())
     if structure is None:
         raise CocError(
@@ -115,25 +124,27 @@ def _parse(data: bytes) -> OnnxFile:
         raise CocError("damaged, its checksum does not hold: copy the file again or export it again")
     description = manifest.decode(bytes(structure))
     try:
-        if model_bytes(graph_bytes, structure) != data:
+        if opset not in IR_VERSIONS or model_bytes(graph_bytes, structure, opset) != data:
             raise CocError("its header is not the one that coc-export writes")
-        return _build(data, graph_bytes, description)
+        return _build(data, graph_bytes, description, opset)
     except CocError as error:
         raise CocError(f"inconsistent file, {error}: export it again") from None
 
 
 def _ours(data: bytes) -> bool:
     """Whether a file begins as ours do."""
-    return data.startswith(encode(1, IR_VERSION) + encode(2, PRODUCER))
+    return any(data.startswith(_start(version)) for version in set(IR_VERSIONS.values()))
 
 
-def _outline(data: bytes) -> tuple[memoryview, dict[bytes, memoryview]]:
-    """The GraphProto's bytes and the metadata of a ModelProto of any origin."""
-    graph, properties = None, {}
+def _outline(data: bytes) -> tuple[memoryview, int, dict[bytes, memoryview]]:
+    """The GraphProto's bytes, the opset and the metadata of a ModelProto of any origin."""
+    graph, opset, properties = None, 0, {}
     try:
         for number, value in protobuf.fields(memoryview(data)):
             if number == 7 and isinstance(value, memoryview):
                 graph = value
+            if number == 8 and isinstance(value, memoryview):
+                opset = next((v for n, v in protobuf.fields(value) if n == 2 and isinstance(v, int)), 0)
             if number == 14 and isinstance(value, memoryview):
                 entry = Message(value, {1: bytes, 2: bytes})
                 properties[bytes(entry.part(1))] = entry.part(2)
@@ -146,10 +157,10 @@ def _outline(data: bytes) -> tuple[memoryview, dict[bytes, memoryview]]:
     if graph is None:
         message = "truncated, the graph is missing" if _ours(data) else "not an ONNX file, it holds no graph"
         raise CocError(f"{message}: give the .onnx file that coc-export wrote")
-    return graph, properties
+    return graph, opset, properties
 
 
-def _build(data: bytes, graph_bytes: memoryview, description: dict[str, object]) -> OnnxFile:
+def _build(data: bytes, graph_bytes: memoryview, description: dict[str, object], opset: int) -> OnnxFile:
     rows = description.get("segments")
     count = len(rows) if isinstance(rows, list) else 0
     if not 1 <= count <= MAX_EXITS + 1:
@@ -169,7 +180,7 @@ def _build(data: bytes, graph_bytes: memoryview, description: dict[str, object])
         if level.task is not graph.task:
             stated = f"the manifest says {graph.task.value}"
             raise CocError(f"the ONNX graph gates like a {level.task.value}, {stated}")
-    return OnnxFile(graph, data, levels)
+    return OnnxFile(graph, data, levels, opset)
 
 
 def _parameter(

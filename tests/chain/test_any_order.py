@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from torch import nn
 
-from coc_deploy import checkpoint, cli, state, thresholds
+from coc_deploy import checkpoint, cli, state
 from coc_deploy.counting import segment_layers
 from coc_deploy.network import Network, exit_logits
 from coc_deploy.qat import QConv
 from coc_export import cli as export
-from coc_runtime import cost
+from coc_runtime import cost, thresholds
 from tiny import digits, write_recipe
 
 ORDERS = ["".join(order) for order in itertools.permutations("DPQE")]

@@ -10,9 +10,9 @@ from sklearn import metrics
 from coc_deploy import chain, recipe
 from coc_deploy.losses import distilled_squares, exit_distillation, mean_squares
 from coc_deploy.recipe import Recipe
-from coc_deploy.thresholds import choose, gate
 from coc_runtime import CocError, datasets, quality
 from coc_runtime.graph import Task
+from coc_runtime.thresholds import choose, gate
 from tiny import write_recipe
 
 BITOPS = (100, 220, 400, 500)

@@ -2,32 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from coc_deploy import checkpoint
 from coc_deploy.checkpoint import Checkpoint
 from coc_export.cli import main
 from conftest import TinyRun
-
-
-def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("coc-export: error: ")
-    return line
-
-
-def image_folder(root: Path, size: int) -> str:
-    for part in ("train", "test"):
-        for name in ("a", "b"):
-            (root / part / name).mkdir(parents=True)
-            for index in range(3):
-                pixels = np.full((size, size), 40 * index, np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
-    return f"imagefolder:{root}"
+from exporting import complaint, image_folder
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model", "state dict"])

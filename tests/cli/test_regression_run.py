@@ -144,6 +144,32 @@ def test_coc_bench_reports_errors(done: Done, capsys: pytest.CaptureFixture[str]
     assert "MAE" in table and f"{original['r2']:.4f}" in table and "acc %" not in table
 
 
+@pytest.mark.parametrize("budget", [("--max-drop", "10"), ("--bitops", "0.9"), ("--max-latency", "1s")])
+def test_tolerances_are_chosen_within_a_budget(
+    budget: tuple[str, str], done: Done, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out = datasets.load("rotated-digits", "calibration")
+    spent = Session(done.out / "model.coc").info.exit_bitops
+    option, value = budget
+    text = f"{float(value) * spent[2]:.0f}" if option == "--bitops" else value
+    out = tmp_path / "m.coc"
+    arguments = [str(done.out / "model.coc"), "--out", str(out), "--calibrate", "rotated-digits"]
+    assert export.main([*arguments, option, text, "--images", "5"]) == 0
+    result = Session(out).run(held_out.images)
+    last = Session(out, thresholds=[0.0, 0.0]).run(held_out.images)
+    mae, best = (quality.mean_absolute_error(found.logits, held_out.labels) for found in (result, last))
+    section = json.loads(Path(f"{out}.report.json").read_text())["calibration"]
+    assert section["choice"]["mae"] == pytest.approx(mae)
+    assert section["choice"]["bitops"]["mean"] == pytest.approx(result.bitops.mean())
+    assert section["exit_latency_us"][0] is None and section["choice"]["exit_share"][0] == 0
+    if option == "--max-drop":
+        assert mae <= 1.1 * best
+    else:
+        assert result.bitops.mean() <= 0.9 * spent[2] or option == "--max-latency"
+    assert "MAE" in capsys.readouterr().out
+    assert "differs from the one before by at most the threshold" in (tmp_path / "m.md").read_text()
+
+
 def test_data_of_classes_are_refused_with_what_to_do(
     done: Done, tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,8 @@ import pytest
 from coc_deploy import checkpoint
 from coc_deploy.network import exit_logits
 from coc_export import ledger
-from coc_export.cli import main, report_path
+from coc_export.certificate import report_path
+from coc_export.cli import main
 from coc_export.lowering import lower
 from coc_runtime import cocfile, cocwrite
 from coc_runtime.backends import Outcome, native
@@ -156,14 +157,14 @@ def test_one_call_writes_both_kinds_with_a_report_each(
     arguments = [str(tiny_run.model), *outs, "--images", "3", "--split", str(tmp_path / "split")]
     assert main(arguments) == 0
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == {"m.onnx", "m.coc", "m.report.json", "m.coc.report.json", "split"}
+    assert written == {"m.onnx", "m.coc", "m.report.json", "m.coc.report.json", "m.md", "split"}
     assert (tmp_path / "m.coc").read_bytes() == exported.read_bytes()
     reports = [json.loads((tmp_path / name).read_text()) for name in ("m.report.json", "m.coc.report.json")]
     assert [report["artifact"] for report in reports] == ["m.onnx", "m.coc"]
     assert reports[0]["cost"] == reports[1]["cost"]
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.endswith(":")] == ["m.onnx:", "m.coc:"]
-    assert len([line for line in lines if line.startswith("wrote ")]) == 2
+    assert len([line for line in lines if line.startswith("wrote ")]) == 3
 
 
 @pytest.mark.parametrize(

@@ -71,4 +71,4 @@ def test_float_models_have_no_layers_to_measure(
 ) -> None:
     out = str(tmp_path / "model.onnx")
     assert main([str(tiny_run.model), "--out", out, "--float", "--layers"]) == 2
-    assert "leave out --float or --layers" in capsys.readouterr().err
+    assert "--layers does not go with --float" in capsys.readouterr().err

@@ -179,6 +179,17 @@ def test_inconsistent_manifest(change: dict[str, Any], complaint: str, tmp_path:
     assert complaint in message and "inconsistent" in message and "export it again" in message
 
 
+@pytest.mark.parametrize(("ir_version", "opset"), [(10, 12), (10, 99), (8, 21), (10, 13)])
+def test_an_opset_that_is_not_written_or_with_another_ir_is_refused(
+    ir_version: int, opset: int, tmp_path: Path
+) -> None:
+    model = onnx.load_from_string(small_file())
+    assert (model.ir_version, model.opset_import[0].version) == (10, 21)
+    model.ir_version, model.opset_import[0].version = ir_version, opset
+    message = refusal(model.SerializeToString(deterministic=True), tmp_path)
+    assert "its header is not the one that coc-export writes" in message
+
+
 def test_weights_of_another_size_than_the_manifest_says(tmp_path: Path) -> None:
     model = onnx.load_from_string(small_file())
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")

@@ -18,6 +18,15 @@ NEVER = {Task.CLASSIFICATION: 2.0, Task.REGRESSION: -1.0}
 """A threshold of the one file at which no image leaves."""
 
 
+def why_missing() -> str | None:
+    """Why ONNX Runtime cannot be used here; None if it can."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        return f"onnxruntime cannot be imported ({error}): pip install 'coc-deploy[ort]'"
+    return None
+
+
 class OrtBackend:
     """A `Backend` on onnxruntime; sessions are created when first needed, once, also under threads."""
 

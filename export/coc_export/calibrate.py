@@ -1,0 +1,157 @@
+"""Thresholds from a budget: the frontier of the calibration split, with latency as it is measured here."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coc_runtime import environment, quality, thresholds
+from coc_runtime.datasets import Dataset
+from coc_runtime.errors import CocError
+from coc_runtime.graph import Graph, Task
+from coc_runtime.session import Session
+from coc_runtime.thresholds import Frontier
+
+from . import latency, parity
+from .latency import Timing
+from .options import Budget, BudgetKind
+
+BATCH = 250
+POINTS = 25
+"""Of the frontier, in the report."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """Thresholds, and for each artifact what the report says about them."""
+
+    thresholds: tuple[float, ...]
+    sections: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A model on the calibration images."""
+
+    graph: Graph
+    data: Dataset
+    logits: np.ndarray
+    """float32 [exits, N, classes]"""
+
+    def point(self, limits: Sequence[float], timing: Timing) -> dict[str, Any]:
+        """What a set of thresholds does: quality, shares, BitOps and latency."""
+        spent = self.graph.exit_bitops()
+        gated = thresholds.gate(self.logits, self.data.labels, limits, spent, self.graph.task)
+        deepest = _deepest(limits, self.graph.task)
+        reached = np.cumsum(gated.shares)
+        at = [int(np.searchsorted(reached, q * reached[-1])) for q in (0.5, 0.99)]
+        return {
+            "thresholds": list(limits),
+            **gated.quality,
+            "drop": self._drop(gated.quality),
+            "exit_share": list(gated.shares),
+            "bitops": {
+                "mean": gated.bitops,
+                "p50": spent[at[0]],
+                "p99": spent[at[1]],
+                "worst": spent[deepest],
+            },
+            "latency_us": timing.mixture(gated.shares, deepest),
+        }
+
+    def _drop(self, found: dict[str, float | None]) -> float:
+        """Points below the last exit; of a regression percent of error above it."""
+        last = quality.measure(self.logits[-1], self.data.labels, self.graph.task)
+        before, now = ((found_["accuracy"], found_.get("mae")) for found_ in (last, found))
+        if before[0] is not None and now[0] is not None:
+            return before[0] - now[0]
+        assert before[1] is not None and now[1] is not None
+        return 100 * (now[1] / before[1] - 1) if before[1] else 0.0
+
+
+def calibrate(graph: Graph, files: Sequence[tuple[str, bytes]], data: Dataset, budget: Budget) -> Calibrated:
+    """Choose thresholds for a model within a budget.
+
+    files: (name, content) of its artifacts, with any thresholds; latency is that of each of them, and where
+    it is the budget, all must keep it. data: the calibration split. Raises CocError where the budget cannot
+    be met, with what is reachable.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, name) for name, _ in files]
+        for path, (_, content) in zip(paths, files, strict=True):
+            path.write_bytes(content)
+        session = Session(paths[0])
+        starts = range(0, len(data.images), BATCH)
+        parts = [session.logits_per_exit(data.images[at : at + BATCH]) for at in starts]
+        timings = [latency.measure(path, data.images) for path in paths]
+    held = _Held(graph, data, np.concatenate(parts, axis=1))
+    costs: Sequence[float] = graph.exit_bitops()
+    if budget.kind is BudgetKind.MAX_LATENCY:
+        costs = np.max([timing.means for timing in timings], axis=0).tolist()
+    frontier = thresholds.frontier(held.logits, data.labels, costs, graph.task)
+    point = _within(held, frontier, budget, timings)
+    sections = tuple(_section(held, frontier, point, budget, timing) for timing in timings)
+    return Calibrated(tuple(frontier.thresholds[point].tolist()), sections)
+
+
+def _within(held: _Held, frontier: Frontier, budget: Budget, timings: Sequence[Timing]) -> int:
+    """The frontier's point for a budget; CocError with what is reachable where there is none."""
+    if budget.kind is BudgetKind.MAX_DROP:
+        allowed = thresholds.allowed_loss(held.logits, held.data.labels, budget.value, held.graph.task)
+        point = frontier.at_loss(allowed)
+        assert point is not None, "leaving never loses nothing"
+        return point
+    point = frontier.at_cost(budget.value)
+    if point is not None:
+        return point
+    cheapest = held.point(frontier.thresholds[0].tolist(), timings[0])
+    least, answers = frontier.cost[0], quality.text(cheapest)
+    if budget.kind is BudgetKind.BITOPS:
+        raise CocError(
+            f"{budget}: cannot be met, thresholds reach {least:,.0f} BitOps an image at best (then {answers})"
+        )
+    backends = ", ".join(timing.backend for timing in timings)
+    raise CocError(
+        f"{budget}: cannot be met here, thresholds reach {least:.1f} us on average at best (then {answers}; "
+        f"{backends} on {environment.cpu()})"
+    )
+
+
+def _section(held: _Held, frontier: Frontier, point: int, budget: Budget, timing: Timing) -> dict[str, Any]:
+    """The calibration section of a report."""
+
+    def at(index: int | None) -> dict[str, Any] | None:
+        return None if index is None else held.point(frontier.thresholds[index].tolist(), timing)
+
+    cheaper, dearer = frontier.neighbours(point)
+    early = len(held.graph.segments) - 1
+    return {
+        "data": held.data.name,
+        "split": "calibration",
+        "images": len(held.data.labels),
+        **parity.data_digests(held.data),
+        "budget": {"option": budget.kind.value, "text": budget.text, "value": budget.value},
+        "spare": "one standard error of the loss",
+        "search": "every combination" if frontier.exact else "grid, then one exit at a time",
+        "frontier_points": len(frontier),
+        "cpu": environment.cpu(),
+        "backend": timing.backend,
+        "threads": 1,
+        "rounds": max(len(sample) for sample in timing.samples),
+        "means": "of the runs up to p99",
+        "exit_latency_us": timing.exits(),
+        "choice": at(point),
+        "cheaper": at(cheaper),
+        "dearer": at(dearer),
+        "last_exit": held.point((thresholds.NEVER[held.graph.task],) * early, timing),
+        "frontier": [at(index) for index in frontier.spread(POINTS)],
+    }
+
+
+def _deepest(limits: Sequence[float], task: Task) -> int:
+    """The last exit that an image can reach: confidences are above 0."""
+    always = [k for k, limit in enumerate(limits) if task is Task.CLASSIFICATION and limit == 0]
+    return always[0] if always else len(limits)

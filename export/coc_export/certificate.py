@@ -1,0 +1,104 @@
+"""model.report.json: what an artifact is, that back ends agree on it, what it weighs and costs."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coc_runtime import cocfile, cocwrite, datasets, environment, onnxfile
+from coc_runtime.cocfile import CocFile
+from coc_runtime.datasets import Dataset
+from coc_runtime.errors import CocError
+from coc_runtime.graph import Graph, Task
+from coc_runtime.onnxfile import OnnxFile
+
+from . import ledger, parity
+from .source import Source
+
+PACKAGES = ("numpy", "onnxruntime", "onnx", "torch")
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """An artifact as read back from the bytes to write, and its report."""
+
+    out: Path
+    file: OnnxFile | CocFile
+    report: dict[str, Any]
+
+
+def report_path(out: Path) -> Path:
+    """Where the report of an artifact goes: model.report.json for model.onnx, else model.coc.report.json."""
+    return out.with_suffix(".report.json") if out.suffix == ".onnx" else Path(f"{out}.report.json")
+
+
+def pack(graph: Graph, out: Path, opset: int) -> tuple[OnnxFile | CocFile, dict[str, Any]]:
+    """The file as read back from the bytes that will be written, and its size ledger."""
+    if out.suffix == ".coc":
+        packed = cocfile.parse(cocwrite.dump(graph), str(out))
+        return packed, ledger.coc_ledger(packed)
+    try:
+        from .onnx_writer import write_onnx
+    except ImportError as error:
+        raise CocError(
+            f"{out}: writing ONNX needs {error.name}: pip install 'coc-deploy[compile]'"
+        ) from error
+    model = write_onnx(graph, opset=opset)
+    content = model.SerializeToString(deterministic=True)
+    return onnxfile.parse(content, str(out)), ledger.onnx_ledger(graph, model)
+
+
+def certify(
+    source: Source, out: Path, opset: int, data: Dataset, calibration: dict[str, Any] | None = None
+) -> Finished:
+    """Pack a model, run it on every back end, and say how that went."""
+    graph = source.graph
+    file, sizes = pack(graph, out, opset)
+    agreement, reference = parity.report(source.network, file, data)
+    shares = np.bincount(reference.exit, minlength=len(graph.segments)) / len(reference.exit)
+    report: dict[str, Any] = {"schema": 1, "artifact": out.name}
+    report["source_sha256"] = graph.meta.get("source_sha256")
+    report["artifact_sha256"] = hashlib.sha256(file.data).hexdigest()
+    if source.network is None:
+        report["written_from"] = {"file": source.path.name, "sha256": source.sha256}
+    if isinstance(file, OnnxFile):
+        report["opset"] = file.opset
+    report["environment"] = environment.environment(PACKAGES)
+    report["thresholds"] = list(graph.thresholds)
+    report["parity"] = agreement
+    if calibration is not None:
+        report["calibration"] = calibration
+    report["size"] = sizes
+    report["cost"] = ledger.cost_table(graph, [float(share) for share in shares])
+    return Finished(out, file, report)
+
+
+def load_data(graph: Graph, option: str, spec: str | None, split: str, images: int | None) -> Dataset:
+    """Images that a model takes: the first `images` of a split; of its own data without a spec.
+
+    option: where the spec was given, for errors. Raises CocError for data of another size or task.
+    """
+    if spec is None:
+        spec = str(graph.meta.get("data", ""))
+        if spec.startswith("imagefolder:") or not spec:
+            raise CocError("the parity check needs the model's test images: give --data imagefolder:PATH")
+    data = datasets.load(spec, split)
+    shape = graph.tensors[graph.input].shape
+    if data.images.shape[1:] != shape:
+        found = list(data.images.shape[1:])
+        raise CocError(f"{option} {spec}: images are {found}, the model takes {list(shape)}")
+    _check_task(graph, f"{option} {spec}", data)
+    return datasets.Dataset(data.name, data.images[:images], data.labels[:images], data.classes)
+
+
+def _check_task(graph: Graph, where: str, data: Dataset) -> None:
+    """Raise CocError unless the data hold what the model predicts."""
+    task = graph.task
+    if data.task is not task:
+        kinds = {Task.CLASSIFICATION: ("classes", "digits"), Task.REGRESSION: ("numbers", "rotated-digits")}
+        (held, _), (wanted, example) = kinds[data.task], kinds[task]
+        raise CocError(f"{where}: holds {held}, the model predicts {wanted}: give such data, e.g. {example}")
+    if task is Task.REGRESSION and data.labels.shape[1] != graph.classes:
+        raise CocError(f"{where}: {data.labels.shape[1]} numbers an image, the model gives {graph.classes}")

@@ -1,0 +1,117 @@
+"""Writing artifacts: thresholds first, then every check, then the files; nothing is written if one fails."""
+
+from pathlib import Path
+from typing import Any
+
+from coc_runtime import files
+from coc_runtime.datasets import Dataset
+from coc_runtime.errors import CocError
+
+from . import calibrate, card, certificate, layers, tables
+from .certificate import Finished, report_path
+from .options import Calibration, Export, FloatExport
+from .source import Source, is_artifact, load_checkpoint, open_source
+
+
+def export(options: Export) -> None:
+    """Check every artifact before the first is written."""
+    source = open_source(options.model)
+    opset = options.opset or source.opset
+    data = _test_data(source, options)
+    source, sections = _set_thresholds(source, options, opset)
+    finished = []
+    for out, section in zip(options.outs, sections, strict=True):
+        done = certificate.certify(source, out, opset, data, section)
+        if len(options.outs) > 1:
+            print(f"{out.name}:")
+        print(tables.summary(done.report))
+        if section is not None:
+            print(tables.calibration(section))
+        if options.sizes:
+            print(tables.sizes(done.report["size"]))
+        if options.layers:
+            done.report["layers"] = layers.measure(done.file, data.images)
+            print(layers.text(done.report["layers"]))
+        _check_agreement(done, options.allow_mismatch)
+        finished.append(done)
+    _write(finished, source, options, opset)
+
+
+def _test_data(source: Source, options: Export) -> Dataset:
+    """Of --data, else of what the model was calibrated on in this call or trained on."""
+    option, spec = "--data", options.data
+    if spec is None and options.calibration is not None:
+        option, spec = "--calibrate", options.calibration.data
+    return certificate.load_data(source.graph, option, spec, "test", options.images)
+
+
+def _set_thresholds(
+    source: Source, options: Export, opset: int
+) -> tuple[Source, tuple[dict[str, Any] | None, ...]]:
+    """The model with its thresholds, and the calibration section of each artifact's report."""
+    nothing = (None,) * len(options.outs)
+    early = len(source.graph.segments) - 1
+    if options.thresholds is not None or options.calibration is not None:
+        asked = "--thresholds" if options.thresholds is not None else "--calibrate"
+        if not early:
+            raise CocError(f"{asked}: {source.path} has no early exits; add E to the recipe's chain")
+    if options.thresholds is not None:
+        try:
+            return source.with_thresholds(options.thresholds), nothing
+        except CocError as error:
+            raise CocError(f"--thresholds: {error}") from None
+    if options.calibration is None:
+        return source, nothing
+    found = _calibrate(source, options.calibration, options.outs, opset)
+    return source.with_thresholds(found.thresholds), found.sections
+
+
+def _calibrate(
+    source: Source, wanted: Calibration, outs: tuple[Path, ...], opset: int
+) -> calibrate.Calibrated:
+    graph = source.graph
+    data = certificate.load_data(graph, "--calibrate", wanted.data, "calibration", None)
+    classes = len(data.classes)
+    if classes != graph.classes:
+        raise CocError(f"--calibrate {wanted.data}: {classes} classes, the model has {graph.classes}")
+    packed = [(out.name, certificate.pack(graph, out, opset)[0].data) for out in outs]
+    return calibrate.calibrate(graph, packed, data, wanted.budget)
+
+
+def _check_agreement(done: Finished, allowed: bool) -> None:
+    differing, flipped = (done.report["parity"][key] for key in ("differing_logits", "flipped_exits"))
+    if (differing or flipped) and not allowed:
+        raise CocError(
+            f"{done.out.name}: back ends differ on {differing} logits and {flipped} exits; "
+            "nothing was written (--allow-mismatch keeps the file)"
+        )
+
+
+def _write(finished: list[Finished], source: Source, options: Export, opset: int) -> None:
+    about = card.path_of(options.outs[0])
+    card.check(about)
+    for done in finished:
+        files.write_bytes(done.out, done.file.data)
+        files.write_json(report_path(done.out), done.report)
+    if options.split is not None:
+        from .onnx_writer import write_segments
+
+        files.make_folder(options.split)
+        for index, model in enumerate(write_segments(source.graph, opset)):
+            content = model.SerializeToString(deterministic=True)
+            files.write_bytes(options.split / f"segment{index}.onnx", content)
+    files.write_bytes(about, card.text(source.graph, [done.report for done in finished]).encode())
+    for done in finished:
+        print(f"wrote {done.out} and {report_path(done.out).name}")
+    print(f"wrote {about}")
+
+
+def export_float(options: FloatExport) -> None:
+    """An unquantized model as float ONNX."""
+    if is_artifact(options.model):
+        raise CocError(f"--float: {options.model} holds integers; give a model.pt from before Q")
+    loaded = load_checkpoint(options.model)
+    from .float_onnx import write_float
+
+    files.write_bytes(options.out, write_float(loaded.network).SerializeToString(deterministic=True))
+    print(f"wrote {options.out} ({options.out.stat().st_size:,} bytes, float32)")
