@@ -29,8 +29,8 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from coc_bench.environment import environment
 from coc_runtime import arithmetic
+from coc_runtime.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "runtime" / "native"

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from coc_bench.environment import environment
 from coc_runtime import CocError, Session, cocwrite, datasets, files
+from coc_runtime.environment import environment
 from shared_session import share
 
 ROOT = Path(__file__).resolve().parents[1]

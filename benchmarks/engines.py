@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from coc_bench.environment import environment
 from coc_deploy import checkpoint
 from coc_export.lowering import lower
 from coc_export.onnx_writer import write_onnx, write_segments
 from coc_runtime import Session, arithmetic, datasets, files
+from coc_runtime.environment import environment
 from coc_runtime.graph import Graph, Task
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,7 +28,6 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from coc_bench.environment import environment
 from coc_deploy import checkpoint, norms
 from coc_deploy.calibration import calibrate, calibrate_heads
 from coc_deploy.checkpoint import Checkpoint
@@ -40,6 +39,7 @@ from coc_export.lowering import lower
 from coc_runtime import Session, arithmetic, cocfile, cocwrite, datasets, files
 from coc_runtime.backends import native
 from coc_runtime.backends.native import NativeBackend
+from coc_runtime.environment import environment
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
 from native_driver import ARM, COMMON, Driver, Request, build_driver

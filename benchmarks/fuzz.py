@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from coc_bench.environment import environment
 from coc_runtime import files
+from coc_runtime.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 NATIVE = ROOT / "runtime/native"

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from coc_bench.environment import environment
 from coc_deploy import checkpoint
 from coc_deploy.models import Architecture
 from coc_deploy.network import Network
@@ -31,6 +30,7 @@ from coc_export.lowering import lower
 from coc_export.onnx_writer import write_onnx
 from coc_runtime import cocwrite, datasets, files
 from coc_runtime.backends.native import levels
+from coc_runtime.environment import environment
 from coc_runtime.graph import Graph
 from coc_runtime.session import Session
 from resnets import first, resnet, without_exits

@@ -22,9 +22,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from coc_bench.environment import environment
 from coc_export.onnx_writer import write_onnx
 from coc_runtime import onnxfile
+from coc_runtime.environment import environment
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
 from resnets import first, resnet, without_exits

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from coc_bench import plots
-from coc_bench import report as bench_report
+from coc_bench import plots, tables
 from coc_deploy import cli as compress
 from coc_export import tables as export
 
@@ -94,7 +93,7 @@ def bench_output() -> str:
     runs = example(EXAMPLES[0], "bench.json")["runs"]
     peers = "--original original.onnx --int8-of pruned.onnx"
     command = f"$ coc-bench model.onnx model.coc --data {DATA} {peers} --rounds 3000"
-    return _console(command, bench_report.table(runs))
+    return _console(command, tables.table(runs))
 
 
 def stages() -> str:

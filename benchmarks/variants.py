@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from coc_bench.environment import environment
 from coc_deploy import chain, recipe
 from coc_runtime import files
+from coc_runtime.environment import environment
 
 
 @dataclass(frozen=True)

@@ -2,79 +2,143 @@
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from coc_runtime import datasets, files
-from coc_runtime.arithmetic import Task
-from coc_runtime.datasets import Dataset
+from coc_runtime import files
 from coc_runtime.errors import CocError
-from coc_runtime.session import backends_for
 
-from .environment import environment
-from .measure import PROBE_IMAGES, footprint, latencies, predict, throughput
-from .peers import quantize_int8
-from .report import SCHEMA, Measurement, describe, table
-from .subjects import Kind, Runner, Subject, display_names, open_runner
+from . import bench, comparison, report, tables
+from .bench import Plan
+from .peers import Wanted, parse_engines
+from .rounds import choose_cpus, parse_cpus
 
-SEED = 0
-"""Of the choice of images; the same for every artifact and every run."""
+SLOWER = 1
+MISTAKE = 2
+LEFT_ALONE = (
+    "artifacts",
+    "data",
+    "original",
+    "int8_of",
+    "peers",
+    "backend",
+    "thresholds",
+    "json",
+    "limit",
+    "cpu",
+)
+"""Options that belong to a measurement, and to neither --from nor --compare."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 2 for a user's mistake, which is told in one line."""
+    """Run the command; 0, 1 where --fail-if-slower fails, or 2 for a user's mistake, told in one line."""
     options = _parser().parse_args(arguments)
     try:
-        _bench(options)
+        _check(options)
+        if options.compare:
+            old, new = options.compare
+            return _compare(old, new, options.fail_if_slower)
+        found = report.read(options.earlier) if options.earlier else _measure(options)
+        if options.json is not None:
+            files.write_json(options.json, found)
+        if options.html is not None:
+            from . import page
+
+            page.write(options.html, found)
+        tables.say(tables.summary(found))
     except CocError as error:
-        print(f"coc-bench: error: {error}", file=sys.stderr)
-        return 2
+        tables.say(f"coc-bench: error: {error}", sys.stderr)
+        return MISTAKE
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="coc-bench", description=__doc__)
-    parser.add_argument(
-        "artifacts", nargs="+", type=Path, metavar="MODEL", help="compressed models, .onnx or .coc"
+    parser = argparse.ArgumentParser(
+        prog="coc-bench",
+        description=__doc__,
+        usage="coc-bench MODEL [MODEL ...] --data SPEC [options]\n"
+        "       coc-bench --from REPORT.json [--html PAGE.html]\n"
+        "       coc-bench --compare OLD.json NEW.json [--fail-if-slower 5%%]",
     )
     parser.add_argument(
-        "--data", required=True, metavar="SPEC", help="digits, cifar10[:PATH] or imagefolder:PATH"
+        "artifacts", nargs="*", type=Path, metavar="MODEL", help="compressed models, .onnx or .coc"
     )
     parser.add_argument(
-        "--threads", type=_positive, default=1, metavar="N", help="of the back ends; default: 1"
+        "--data",
+        metavar="SPEC",
+        help="digits, cifar10[:PATH], imagefolder:PATH or others of coc-compress; random: latency without a "
+        "data set",
     )
-    parser.add_argument("--json", type=Path, metavar="OUT.json", help="write the report here")
-    parser.add_argument(
+    _add_measurement(parser.add_argument_group("what is measured, and how"))
+    _add_peers(parser.add_argument_group("peers"))
+    group = parser.add_argument_group("reports")
+    group.add_argument("--json", type=Path, metavar="OUT.json", help="write the report here")
+    group.add_argument("--html", type=Path, metavar="PAGE.html", help="write the report as one page")
+    group.add_argument(
+        "--from",
+        dest="earlier",
+        type=Path,
+        metavar="REPORT.json",
+        help="show an earlier report; no measuring",
+    )
+    group.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("OLD.json", "NEW.json"), help="tell what changed"
+    )
+    group.add_argument(
+        "--fail-if-slower",
+        type=_percent,
+        metavar="P%",
+        help="exit with 1 if a mean latency of NEW is slower for certain, and by more than this",
+    )
+    return parser
+
+
+def _add_measurement(group: Any) -> None:
+    group.add_argument(
+        "--threads", type=_positive, default=1, metavar="N", help="of each back end and engine; default: 1"
+    )
+    group.add_argument(
+        "--cpu",
+        type=_cpus,
+        metavar="LIST",
+        help='CPUs to run on, e.g. 3 or 0,2-3, or "any"; default: the last ones, one a thread',
+    )
+    group.add_argument(
         "--backend",
         action="append",
         metavar="NAME",
         help="auto (default), native (runs .coc), onnxruntime (runs .onnx) or reference; repeat to compare "
         "several, each on the artifacts that it runs",
     )
-    parser.add_argument(
+    group.add_argument("--limit", type=_positive, metavar="N", help="use N images of the test split")
+    group.add_argument(
+        "--rounds", type=_positive, default=300, metavar="R", help="timed runs at batch 1; default: 300"
+    )
+    group.add_argument(
+        "--batch", type=_positive, default=64, metavar="B", help="images a call for images/s; default: 64"
+    )
+    group.add_argument(
+        "--thresholds", type=_thresholds, metavar="A,B", help="of the early exits, instead of the files' own"
+    )
+
+
+def _add_peers(group: Any) -> None:
+    group.add_argument(
         "--original", type=Path, metavar="FLOAT.onnx", help="the float model, timed beside the artifacts"
     )
-    parser.add_argument(
+    group.add_argument(
         "--int8-of",
         type=Path,
         metavar="FLOAT.onnx",
         help="a float model that ONNX Runtime quantizes to int8 here, timed beside the artifacts",
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="use N images of the test split")
-    parser.add_argument(
-        "--rounds", type=_positive, default=300, metavar="R", help="timed runs at batch 1; default: 300"
+    group.add_argument(
+        "--peers",
+        metavar="LIST",
+        help="other engines, e.g. openvino,mnn, or all: they run --original in float and --int8-of (else "
+        "--original) in int8; the report says why one is missing",
     )
-    parser.add_argument(
-        "--batch", type=_positive, default=64, metavar="B", help="images a call for images/s; default: 64"
-    )
-    parser.add_argument(
-        "--thresholds", type=_thresholds, metavar="A,B", help="of the early exits, instead of the files' own"
-    )
-    return parser
 
 
 def _positive(text: str) -> int:
@@ -90,119 +154,81 @@ def _thresholds(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0.9,0.8") from error
 
 
-def _bench(options: argparse.Namespace) -> None:
-    for path in (*options.artifacts, options.original, options.int8_of):
-        if path is not None and not path.is_file():
-            raise CocError(f"{path}: no such file")
-    data = _test_split(options.data, options.limit)
-    with tempfile.TemporaryDirectory(prefix="coc-bench-") as folder:
-        subjects = _subjects(options, Path(folder), data.task)
-        runners = [open_runner(subject) for subject in subjects]
-        for subject, runner in zip(subjects, runners, strict=True):
-            _check_fit(subject, runner, data)
-        order = np.resize(np.random.default_rng(SEED).permutation(len(data.images)), options.rounds)
-        measurements = _measure(subjects, runners, data, order, options.batch)
-        runs = describe(measurements, data, order, options.batch)
-    machine = environment()
-    print(f"{machine['cpu']} ({' '.join(machine['flags'])}), {options.threads} thread(s)", end=", ")
-    print(f"{len(data.images)} images of {data.name}, {options.rounds} rounds at batch 1\n")
-    print(table(runs))
-    if options.json is not None:
-        files.make_folder(options.json.parent)
-        files.write_json(options.json, {"schema": SCHEMA, "environment": machine, "runs": runs})
+def _percent(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage like 5%")
+    return value
 
 
-def _test_split(spec: str, limit: int | None) -> Dataset:
-    """The test split, or `limit` images drawn from it (files may be sorted by class)."""
-    data = datasets.load(spec, "test")
-    if limit is None or limit >= len(data.images):
-        return data
-    chosen = np.sort(np.random.default_rng(SEED).permutation(len(data.images))[:limit])
-    return Dataset(data.name, data.images[chosen], data.labels[chosen], data.classes)
+def _cpus(text: str) -> tuple[int, ...] | str:
+    try:
+        return parse_cpus(text) or text
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of CPUs like 0,2-3") from error
 
 
-def _subjects(options: argparse.Namespace, folder: Path, task: Task) -> list[Subject]:
-    peers = [path for path in (options.original, options.int8_of) if path is not None]
-    names = display_names([*options.artifacts, *peers])
-    backends = _backends(options.artifacts, options.backend or ["auto"])
-    subjects = [
-        Subject(name, path, Kind.ARTIFACT, backend, options.threads, options.thresholds)
-        for name, path in zip(names, options.artifacts, strict=False)
-        for backend in backends[path]
-    ]
-    named = dict(zip(peers, names[len(options.artifacts) :], strict=True))
-    for path in peers:
-        subject = Subject(named[path], path, Kind.ORIGINAL, "onnxruntime", options.threads, task=task)
-        if path is options.int8_of:
-            subject = quantize_int8(subject, folder, datasets.load(options.data, "calibration"))
-        subjects.append(subject)
-    return subjects
-
-
-def _backends(artifacts: Sequence[Path], asked: Sequence[str]) -> dict[Path, list[str]]:
-    """The back ends asked for that run each artifact; CocError for one, or an artifact, that is left out."""
-    possible = {path: backends_for(path) for path in artifacts}
-    chosen = {path: [name for name in dict.fromkeys(asked) if name in possible[path]] for path in artifacts}
-    for name in asked:
-        if not any(name in names for names in chosen.values()):
-            choice = ", ".join(dict.fromkeys(name for names in possible.values() for name in names))
-            raise CocError(f"--backend {name} runs none of the artifacts: choose one of {choice}")
-    for path, names in chosen.items():
-        if not names:
-            given = " ".join(f"--backend {name}" for name in asked)
-            raise CocError(f"{path}: {given} does not run it: add one of {', '.join(possible[path])}")
-    return chosen
-
-
-def _check_fit(subject: Subject, runner: Runner, data: Dataset) -> None:
-    shape = tuple(data.images.shape[1:])
-    if tuple(runner.image_shape) != shape:
-        wanted, given = _size(runner.image_shape), _size(shape)
-        raise CocError(f"{subject.name}: takes images of {wanted}, those of {data.name} are {given}")
-    classes = runner.graph.classes if runner.graph else None
-    if runner.task is not data.task:
-        numbers = data.task is Task.REGRESSION
-        held, given = ("numbers", "classes") if numbers else ("classes", "numbers")
-        example = "digits" if numbers else "rotated-digits"
+def _check(options: argparse.Namespace) -> None:
+    """CocError for options that contradict each other or lack another."""
+    reading = "--compare" if options.compare else "--from" if options.earlier else None
+    if options.compare and options.earlier:
+        raise CocError("--compare and --from are two things: give one of them")
+    if reading:
+        extra = [name for name in LEFT_ALONE if getattr(options, name)]
+        if extra:
+            name = "a MODEL" if extra[0] == "artifacts" else f"--{extra[0].replace('_', '-')}"
+            raise CocError(f"{reading} measures nothing, so {name} does not go with it")
+    if options.compare and options.html:
+        raise CocError("--compare has no page: leave --html out")
+    if options.fail_if_slower is not None and not options.compare:
+        raise CocError("--fail-if-slower needs --compare OLD.json NEW.json")
+    if reading:
+        return
+    if not options.artifacts:
+        raise CocError("no model is named: give a .onnx or .coc file that coc-export wrote")
+    if options.data is None:
+        raise CocError("--data is missing: name a data set, or random for latency alone")
+    if options.peers is not None and options.original is None and options.int8_of is None:
         raise CocError(
-            f"{subject.name}: gives {given}, but the labels of {data.name} are {held}: name the data that it "
-            f"was made for, e.g. --data {example}"
+            "--peers needs the float model: add --original FLOAT.onnx (coc-export --float writes it)"
         )
-    if data.task is Task.REGRESSION:
-        if classes not in (None, data.labels.shape[1]):
-            raise CocError(
-                f"{subject.name}: gives {classes} numbers, {data.name} has {data.labels.shape[1]} an image"
-            )
-    elif classes is not None and classes <= int(data.labels.max()):
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    wanted = Wanted(parse_engines(options.peers), options.original, options.int8_of, options.threads)
+    for path in (options.json, options.html):
+        if path is not None:
+            files.make_folder(path.parent)
+    cpus = None if options.cpu == "any" else options.cpu or choose_cpus(options.threads)
+    return bench.run(
+        Plan(
+            artifacts=tuple(options.artifacts),
+            data=options.data,
+            backends=tuple(options.backend or ["auto"]),
+            thresholds=options.thresholds,
+            peers=wanted,
+            limit=options.limit,
+            rounds=options.rounds,
+            batch=options.batch,
+            threads=options.threads,
+            cpus=cpus,
+        )
+    )
+
+
+def _compare(old: Path, new: Path, limit: float | None) -> int:
+    found = comparison.compare(report.read(old), report.read(new))
+    if not found.pairs:
         raise CocError(
-            f"{subject.name}: has {classes} classes, {data.name} has labels up to {data.labels.max()}"
+            f"{old} and {new} measure nothing in common: artifact, back end and data must be alike"
         )
-
-
-def _size(shape: Sequence[int]) -> str:
-    return "x".join(str(side) for side in shape)
-
-
-def _measure(
-    subjects: list[Subject], runners: list[Runner], data: Dataset, order: np.ndarray, batch: int
-) -> list[Measurement]:
-    predictions = [predict(runner, data.images, batch) for runner in runners]
-    elapsed = latencies(runners, data.images, order)
-    rates = throughput(runners, data.images, order, batch)
-    return [
-        Measurement(
-            subject=subject,
-            backend=runner.backend,
-            cpu_level=runner.cpu_level,
-            reason=runner.reason,
-            graph=runner.graph,
-            answers=answers,
-            exits=exits,
-            elapsed=row,
-            images_per_s=rate,
-            footprint=footprint(replace(subject, backend=runner.backend), data.images[order[:PROBE_IMAGES]]),
-        )
-        for subject, runner, (answers, exits), row, rate in zip(
-            subjects, runners, predictions, elapsed, rates, strict=True
-        )
-    ]
+    tables.say(comparison.text(found))
+    for warning in found.warnings:
+        tables.say(f"warning: {warning}", sys.stderr)
+    failed = [] if limit is None else comparison.failures(found, limit)
+    for line in failed:
+        tables.say(f"coc-bench: {line}", sys.stderr)
+    return SLOWER if failed else 0

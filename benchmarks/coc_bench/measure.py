@@ -1,29 +1,27 @@
-"""The measurements: predictions, latency, throughput, and what loading a model costs."""
+"""Predictions, throughput, and what loading a model costs; latency is in `rounds`."""
 
-import gc
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from coc_runtime.errors import CocError
 
+from .convert import module_environment
+from .rounds import no_collection
 from .subjects import Runner, Subject
 
 PROBES = 3
 """Fresh processes per subject; medians are reported."""
 PROBE_IMAGES = 16
 """Images that each of them runs, one at a time."""
-WARM_UP_ROUNDS = 20
 BATCH_ROUNDS = 10
 
 
@@ -34,31 +32,10 @@ def predict(runner: Runner, images: np.ndarray, batch: int) -> tuple[np.ndarray,
     return np.concatenate(labels), np.concatenate(exits)
 
 
-def latencies(runners: Sequence[Runner], images: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Nanoseconds at batch 1, int64 [runners, rounds]; round r gives image order[r] to every runner.
-
-    Each round starts at another runner, so that none always follows the same neighbour.
-    """
-    count, rounds = len(runners), len(order)
-    elapsed = np.zeros((count, rounds), dtype=np.int64)
-    with _no_collection():
-        for index in np.resize(order, min(WARM_UP_ROUNDS, rounds)):
-            for runner in runners:
-                runner.run(images[index : index + 1])
-        for position, index in enumerate(order):
-            image = np.ascontiguousarray(images[index : index + 1])
-            for turn in range(count):
-                which = (position + turn) % count
-                start = time.perf_counter_ns()
-                runners[which].run(image)
-                elapsed[which, position] = time.perf_counter_ns() - start
-    return elapsed
-
-
 def throughput(runners: Sequence[Runner], images: np.ndarray, order: np.ndarray, batch: int) -> list[float]:
     """Images per second of each runner at `batch` images a call: median of interleaved rounds."""
     elapsed = np.zeros((len(runners), BATCH_ROUNDS))
-    with _no_collection():
+    with no_collection():
         for position in range(-1, BATCH_ROUNDS):
             block = images[np.resize(np.roll(order, -max(position, 0) * batch), batch)]
             for which, runner in enumerate(runners):
@@ -95,30 +72,25 @@ def footprint(subject: Subject, images: np.ndarray) -> Footprint:
     )
 
 
+def try_out(subject: Subject, images: np.ndarray) -> None:
+    """Load the subject and run images in a fresh process; CocError where that fails or crashes."""
+    with tempfile.TemporaryDirectory() as folder:
+        sample = Path(folder) / "images.npy"
+        np.save(sample, images)
+        _probe(subject, sample)
+
+
 def _probe(subject: Subject, sample: Path) -> Footprint:
-    request = asdict(subject)
-    request |= {"path": str(subject.path), "kind": subject.kind.value, "task": subject.task.value}
     result = subprocess.run(
-        [sys.executable, "-m", "coc_bench.probe", json.dumps(request), str(sample)],
+        [sys.executable, "-m", "coc_bench.probe", json.dumps(subject.to_json()), str(sample)],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=module_environment(),
         check=False,
     )
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
         raise CocError(f"{subject.name}: loading it in a fresh process failed: {reason}")
-    return Footprint(**json.loads(result.stdout.splitlines()[-1]))
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection inside: it would hit one runner at random."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    # Engines print, too, and their buffers are written when the process ends.
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith('{"load_ms"')]
+    return Footprint(**json.loads(line))

@@ -1,117 +1,152 @@
-"""Peers made here: ONNX Runtime's own static int8 quantization of a float model."""
+"""Peers: the float models that the artifacts are measured against, and why one of them is missing."""
 
-import io
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from coc_runtime import quality
-from coc_runtime.arithmetic import Task
-from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from .environment import cpu_flags
-from .measure import predict
-from .subjects import Kind, PlainRunner, Subject, first_line, import_onnxruntime
+from .convert import convert
+from .data import Images
+from .engines import CANNOT, ENGINES
+from .engines.base import Job
+from .engines.ort_int8 import quantize_int8
+from .measure import try_out
+from .subjects import Kind, Precision, Subject, open_runner
 
-METHODS = ("MinMax", "Percentile", "Entropy")
-"""Range calibrations of ONNX Runtime that are tried; the best on held-out images is kept."""
-CALIBRATION_IMAGES = 256
-SELECTION_IMAGES = 1000
+ALL = "all"
+CALIBRATION_IMAGES = 128
+"""For engines other than ONNX Runtime: their quantizers take this many in a minute."""
+SEED = 3
 
 
-def quantize_int8(source: Subject, folder: Path, calibration: Dataset) -> Subject:
-    """Quantize a float ONNX model (see `PlainRunner`) into `folder`; the int8 model as a subject.
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for."""
 
-    QDQ form, per-channel int8 weights, uint8 activations. Of METHODS the one with the highest accuracy, of a
-    regression the smallest error, on images of the calibration split. Weights keep 7 bits (reduce_range)
-    on x86 CPUs without VNNI, where 16-bit partial sums would saturate. Raises CocError where ONNX Runtime
-    cannot do it.
+    engines: tuple[str, ...]
+    """names of ENGINES and CANNOT"""
+    original: Path | None
+    """the float model"""
+    int8_of: Path | None
+    """the float model to quantize"""
+    threads: int
+
+
+@dataclass
+class Peers:
+    subjects: list[Subject] = field(default_factory=list)
+    missing: list[dict[str, str]] = field(default_factory=list)
+    """{"peer": engine and precision, "reason": one line}"""
+
+    def attempt(self, name: str, make: Callable[[], Subject]) -> None:
+        """Add a peer, or why there is none."""
+        try:
+            self.subjects.append(make())
+        except CocError as error:
+            self.missing.append({"peer": name, "reason": str(error)})
+
+
+def parse_engines(text: str | None) -> tuple[str, ...]:
+    """Names of ENGINES and CANNOT from "all" or a list like "openvino,mnn"; CocError for others."""
+    if text is None:
+        return ()
+    known = [*ENGINES, *CANNOT]
+    names = known if text == ALL else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise CocError(f"--peers: there is no {name!r}: choose {ALL} or some of {', '.join(known)}")
+    return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """What peers are made of."""
+
+    wanted: Wanted
+    names: dict[Path, str]
+    """what the report calls the float models"""
+    folder: Path
+    """for what is made"""
+    test: Images
+    calibration: Images
+    """to quantize with"""
+
+    def original(self, path: Path) -> Subject:
+        """A float model in ONNX Runtime."""
+        return Subject(
+            self.names[path],
+            path,
+            Kind.ORIGINAL,
+            "onnxruntime",
+            self.wanted.threads,
+            settings={"graph_optimizations": "all"},
+            task=self.test.task,
+            precision=Precision.FLOAT,
+        )
+
+    def int8(self, path: Path) -> Subject:
+        """A float model quantized by ONNX Runtime."""
+        return quantize_int8(self.original(path), self.folder / "onnxruntime-int8", self.calibration)
+
+    def converted(self, engine: str, precision: Precision, path: Path) -> Subject:
+        """A float model as another engine runs it, tried out in a process of its own: engines crash."""
+        order = np.random.default_rng(SEED).permutation(len(self.calibration.images))
+        images = self.calibration.images[order[:CALIBRATION_IMAGES]]
+        made = convert(engine, Job(path, precision, self.folder / f"{engine}-{precision.value}", images))
+        subject = Subject(
+            self.names[path] + (" (int8)" if precision is Precision.INT8 else ""),
+            made.path,
+            Kind.PEER,
+            engine,
+            self.wanted.threads,
+            settings=made.settings,
+            task=self.test.task,
+            precision=precision,
+            image_shape=tuple(self.test.images.shape[1:]),
+        )
+        try_out(subject, self.test.images[:1])
+        return subject
+
+
+def check(wanted: Wanted) -> None:
+    """CocError where a float model that was named cannot be loaded."""
+    for path in sources(wanted):
+        open_runner(Subject(path.name, path, Kind.ORIGINAL, "onnxruntime", wanted.threads))
+
+
+def prepare(shop: Workshop) -> Peers:
+    """Convert, quantize and try out the peers.
+
+    Raises CocError where --original or --int8-of itself cannot be run; what an engine cannot run is listed
+    with the reason.
     """
-    import_onnxruntime()
-    try:
-        from onnxruntime.quantization import shape_inference
-    except ImportError as error:
-        raise CocError(f"--int8-of needs the package onnx ({error}): pip install onnx") from error
-    PlainRunner(source)  # Says what is wrong with the file, if anything is.
-    folder.mkdir(parents=True, exist_ok=True)
-    prepared = folder / "prepared.onnx"
-    images = calibration.images[_sample(len(calibration.images), CALIBRATION_IMAGES, seed=1)]
-    held_out = _sample(len(calibration.images), SELECTION_IMAGES, seed=2)
-    flags = cpu_flags()
-    reduce_range = "avx2" in flags and not {"avx512_vnni", "avx_vnni"} & set(flags)
-    candidates: list[tuple[float, str, Path]] = []
-    try:
-        with _quiet():
-            shape_inference.quant_pre_process(str(source.path), str(prepared), skip_symbolic_shape=True)
-            for method in METHODS:
-                target = folder / f"{method}.onnx"
-                _quantize(prepared, target, images, method, reduce_range)
-                runner = PlainRunner(_subject(source, target, {}))
-                answers, _ = predict(runner, calibration.images[held_out], 64)
-                candidates.append((_score(answers, calibration.labels[held_out], source), method, target))
-    except CocError:
-        raise
-    except Exception as error:  # The quantizer raises whatever it meets.
-        raise CocError(f"{source.path}: ONNX Runtime cannot quantize it: {first_line(error)}") from error
-    _, method, path = max(candidates, key=lambda candidate: candidate[0])
-    settings = {"calibration": method, "calibration_images": len(images), "reduce_range": reduce_range}
-    return _subject(source, path, settings)
+    wanted = shop.wanted
+    floating, quantized = wanted.original or wanted.int8_of, wanted.int8_of or wanted.original
+    if floating is None or quantized is None:
+        return Peers()
+    peers = Peers()
+    if wanted.original is not None:
+        peers.subjects.append(shop.original(wanted.original))
+    if wanted.int8_of is not None:
+        peers.subjects.append(shop.int8(wanted.int8_of))
+    elif "onnxruntime" in wanted.engines:
+        peers.attempt("onnxruntime int8", partial(shop.int8, quantized))
+    for name in wanted.engines:
+        if name == "onnxruntime":
+            continue
+        reason = CANNOT.get(name) or ENGINES[name].why_missing()
+        if reason is not None:
+            peers.missing.append({"peer": name, "reason": reason})
+            continue
+        for precision, path in ((Precision.FLOAT, floating), (Precision.INT8, quantized)):
+            peers.attempt(f"{name} {precision.value}", partial(shop.converted, name, precision, path))
+    return peers
 
 
-def _score(answers: np.ndarray, labels: np.ndarray, source: Subject) -> float:
-    """The higher, the better."""
-    if source.task is Task.REGRESSION:
-        return -quality.mean_absolute_error(answers, labels)
-    return float((answers == labels).mean())
-
-
-def _subject(source: Subject, path: Path, settings: dict[str, Any]) -> Subject:
-    name = f"{source.name} (int8)"
-    return Subject(name, path, Kind.INT8, "onnxruntime", source.threads, settings=settings, task=source.task)
-
-
-def _quantize(source: Path, target: Path, images: np.ndarray, method: str, reduce_range: bool) -> None:
-    from onnxruntime import quantization
-
-    class Reader(quantization.CalibrationDataReader):
-        """One image at a time: the histogram calibrations need batches of one size."""
-
-        def __init__(self) -> None:
-            self._images = iter(images)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self._images, None)
-            return None if image is None else {"image": image[None]}
-
-    quantization.quantize_static(
-        str(source),
-        str(target),
-        Reader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        reduce_range=reduce_range,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        calibrate_method=getattr(quantization.CalibrationMethod, method),
-    )
-
-
-def _sample(count: int, limit: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(count)[:limit]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the quantizer's advice on the root logger and its progress on stdout."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(previous)
+def sources(wanted: Wanted) -> Sequence[Path]:
+    """The float models that were named."""
+    return [path for path in (wanted.original, wanted.int8_of) if path is not None]

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 
+from .engines import ENGINES
+from .engines.ort import import_onnxruntime
 from .measure import Footprint
-from .subjects import Kind, Subject, import_onnxruntime, open_runner
+from .subjects import Subject, open_runner
 
 STATUS = Path("/proc/self/status")
 
@@ -31,24 +32,20 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def _import_library(backend: str) -> None:
+    if backend == "onnxruntime":
+        import_onnxruntime()
+    elif backend == "native":
+        importlib.import_module("coc_runtime._native")
+    elif backend in ENGINES:
+        importlib.import_module(ENGINES[backend].module)
+
+
 def main(arguments: list[str]) -> int:
-    request = json.loads(arguments[0])
-    thresholds = request["thresholds"]
-    subject = Subject(
-        **request
-        | {
-            "path": Path(request["path"]),
-            "kind": Kind(request["kind"]),
-            "task": Task(request["task"]),
-            "thresholds": None if thresholds is None else tuple(thresholds),
-        }
-    )
+    subject = Subject.from_json(json.loads(arguments[0]))
     images = np.load(arguments[1])
     try:
-        if subject.backend == "onnxruntime":
-            import_onnxruntime()
-        elif subject.backend == "native":
-            importlib.import_module("coc_runtime._native")
+        _import_library(subject.backend)
         imports = peak_rss_mb()
         start = time.perf_counter_ns()
         runner = open_runner(subject)

@@ -1,20 +1,28 @@
-"""The report of a benchmark: its JSON schema, and the table for people."""
+"""The report of a benchmark: its JSON schema, written and read."""
 
+import importlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from coc_runtime import cost, quality
 from coc_runtime.arithmetic import Task
-from coc_runtime.datasets import Dataset
+from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
 
+from .data import Images
+from .exits import ExitStudy, describe_exits, histogram
+from .intervals import interval, paired_ratio, resampled_means
 from .measure import Footprint
 from .subjects import Kind, Subject
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 had no ratios, missing_peers, settings and drift, and no details of exits; what it had still holds."""
+REFERENCES = (Kind.ORIGINAL, Kind.INT8, Kind.PEER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +31,15 @@ class Measurement:
 
     subject: Subject
     backend: str
+    version: str | None
+    """of the library that ran it"""
     cpu_level: str | None
     """level of kernels, of the native back end"""
     reason: str
     """why this back end"""
     graph: Graph | None
+    thresholds: tuple[float, ...]
+    """those that it ran with"""
     answers: np.ndarray
     """int64 [images], classes predicted; or numbers, float32 [images, outputs]"""
     exits: np.ndarray
@@ -36,57 +48,140 @@ class Measurement:
     """int64 [rounds], nanoseconds at batch 1"""
     images_per_s: float
     footprint: Footprint
+    exit_study: ExitStudy | None = None
+    layers: list[dict[str, Any]] | None = None
+    """of an artifact, where the runtime can profile it"""
 
 
 def describe(
-    measurements: Sequence[Measurement], data: Dataset, order: np.ndarray, batch: int
+    measurements: Sequence[Measurement], data: Images, order: np.ndarray, batch: int
 ) -> list[dict[str, Any]]:
     """One JSON object per measurement, in their order.
 
     data: the test images. order: the image of each latency round.
     Accuracies and shares are fractions of 1; a regression's accuracy is None, its `mae` is in units of the
-    labels. Bytes, MB and BitOps are decimal.
+    labels; both are None without labels. Bytes, MB and BitOps are decimal.
     """
     originals = [m for m in measurements if m.subject.kind is Kind.ORIGINAL]
     baseline = originals[0].elapsed if originals else None
     known = {_original(m.graph) for m in measurements if m.graph is not None} - {(None, None)}
+    means = resampled_means(np.stack([m.elapsed for m in measurements])) / 1e3
     runs = []
-    for m in measurements:
+    for m, samples in zip(measurements, means.T, strict=True):
         exits = len(m.graph.segments) if m.graph else 1
         shares = np.bincount(m.exits, minlength=exits) / len(m.exits)
         run = {
             "artifact": m.subject.name,
             "kind": m.subject.kind.value,
+            "precision": m.subject.precision.value if m.subject.precision else None,
             "backend": m.backend,
+            "version": m.version,
             "cpu_level": m.cpu_level,
             "reason": m.reason,
             "threads": m.subject.threads,
             **_quality(m.answers, data),
             "latency_us": summary(m.elapsed),
+            "mean_latency_interval_us": list(interval(samples)),
             "latency_us_by_exit": _by_exit(m.elapsed, m.exits[order], exits),
+            "latency_histogram": histogram(m.elapsed, m.exits[order], exits),
             "images_per_s": m.images_per_s,
             "exit_share": [float(share) for share in shares],
             **_costs(m, shares, known),
-            "file_bytes": m.subject.path.stat().st_size,
+            "file_bytes": m.subject.file_bytes,
             **asdict(m.footprint),
             "data": data.name,
-            "samples": len(data.labels),
+            "samples": len(data.images),
             "rounds": len(order),
             "batch": batch,
         }
         if baseline is not None:
+            speedup = float(baseline.mean() / m.elapsed.mean())
             run["speedup_over_original"] = float(np.median(baseline / m.elapsed))
-            run["mean_speedup_over_original"] = float(baseline.mean() / m.elapsed.mean())
+            run["mean_speedup_over_original"] = speedup
+            run["bitops_cr_over_speedup"] = _ratio(run["bitops_cr"], speedup)
+        if m.exit_study is not None and m.graph is not None:
+            run |= describe_exits(m.exit_study, m.graph, m.thresholds, m.exits, data)
+        if m.layers is not None:
+            run["layers"] = m.layers
         if m.subject.settings:
             run["settings"] = m.subject.settings
         runs.append(run)
     return runs
 
 
-def _quality(answers: np.ndarray, data: Dataset) -> dict[str, float | None]:
+def ratios(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """Mean latency of every run over that of each original, peer and the first artifact, with intervals."""
+    elapsed = np.stack([m.elapsed for m in measurements])
+    means = resampled_means(elapsed)
+    kinds = [m.subject.kind for m in measurements]
+    targets = [index for index, kind in enumerate(kinds) if kind in REFERENCES or index == 0]
+    found = []
+    for of in range(len(kinds)):
+        for to in targets:
+            if of != to:
+                ratio = paired_ratio(elapsed, means, of, to)
+                found.append(
+                    {
+                        "of": of,
+                        "to": to,
+                        "mean_latency_ratio": ratio.value,
+                        "interval": list(ratio.interval),
+                        "verdict": ratio.verdict.value,
+                    }
+                )
+    return found
+
+
+def profile_layers(session: Any, images: np.ndarray, rounds: int) -> list[dict[str, Any]] | None:
+    """Where the time of a session goes; None where the runtime cannot tell."""
+    try:
+        profile = importlib.import_module("coc_runtime.profile").profile
+        rows = profile(session, images, rounds)
+    except (ImportError, CocError):
+        return None
+    return [{key: getattr(value, "value", value) for key, value in asdict(row).items()} for row in rows]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A report of this schema from a file of this one or of schema 1; CocError for anything else."""
+    try:
+        report = json.loads(path.read_text())
+    except OSError as error:
+        raise CocError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise CocError(f"{path}: is not JSON: give a file that coc-bench --json wrote") from None
+    schema = report.get("schema") if isinstance(report, dict) else None
+    if not isinstance(schema, int) or not _is_report(report):
+        raise CocError(f"{path}: is not a report: give a file that coc-bench --json wrote")
+    if schema > SCHEMA:
+        raise CocError(f"{path}: has schema {schema}, this coc-bench reads up to {SCHEMA}: update coc-deploy")
+    missing: dict[str, Any] = {"ratios": [], "missing_peers": [], "settings": None, "drift": None}
+    return missing | report | {"schema": SCHEMA}
+
+
+def _is_report(report: dict[str, Any]) -> bool:
+    """Whether it has what tables and comparisons read."""
+    runs = report.get("runs")
+    if not isinstance(report.get("environment"), dict) or not isinstance(runs, list) or not runs:
+        return False
+    keys = {"artifact", "kind", "backend", "accuracy", "latency_us", "exit_share", "data", "threads"}
+    keys |= {"images_per_s", "expected_bitops", "file_bytes", "rounds", "samples"}
+    return all(
+        isinstance(run, dict)
+        and keys <= run.keys()
+        and isinstance(run["latency_us"], dict)
+        and isinstance(run["latency_us"].get("mean"), int | float)
+        and run["latency_us"]["mean"] > 0
+        for run in runs
+    )
+
+
+def _quality(answers: np.ndarray, data: Images) -> dict[str, float | None]:
     if data.task is Task.REGRESSION:
+        if data.labels is None:
+            return {"accuracy": None, "mae": None, "r2": None}
         return quality.measure(answers, data.labels, data.task)
-    return {"accuracy": float((answers == data.labels).mean())}
+    return {"accuracy": None if data.labels is None else float((answers == data.labels).mean())}
 
 
 def summary(elapsed: np.ndarray) -> dict[str, float]:
@@ -116,7 +211,7 @@ def _original(graph: Graph) -> tuple[int | None, int | None]:
 def _costs(
     m: Measurement, shares: np.ndarray, known: set[tuple[int | None, int | None]]
 ) -> dict[str, float | None]:
-    """BitOps and ratios. The original's come from the artifacts, if they agree; an int8 peer has none."""
+    """BitOps and ratios. The original's come from the artifacts, if they agree; other peers have none."""
     expected: float | None = None
     uniform: float | None = None
     stored: float | None = None
@@ -145,70 +240,3 @@ def _costs(
 
 def _ratio(whole: float | None, part: float | None) -> float | None:
     return whole / part if whole and part else None
-
-
-COLUMNS = (
-    "artifact",
-    "backend",
-    "acc %",
-    "mean us",
-    "p50 us",
-    "p99 us",
-    "images/s",
-    "speedup",
-    "exits %",
-    "BitOps",
-    "BitOpsCR",
-    "uniform",
-    "CR",
-    "KB",
-    "load ms",
-    "RSS MB",
-)
-
-
-def table(runs: Sequence[dict[str, Any]]) -> str:
-    """The runs, all of one data set, as aligned text; `-` where a figure is not known."""
-    head = list(COLUMNS)
-    if any(run["accuracy"] is None for run in runs):
-        at = head.index("acc %")
-        head[at : at + 1] = ["MAE", "R2"]
-    rows = [head, *(_row(run) for run in runs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join(lines)
-
-
-def _row(run: dict[str, Any]) -> list[str]:
-    latency = run["latency_us"]
-    return [
-        run["artifact"],
-        " ".join(filter(None, (run["backend"], run.get("cpu_level")))),
-        *(
-            [f"{100 * run['accuracy']:.2f}"]
-            if run["accuracy"] is not None
-            else [f"{run['mae']:.4f}", f"{run['r2']:.4f}"]
-        ),
-        *(f"{latency[key]:.{1 if latency[key] < 100 else 0}f}" for key in ("mean", "p50", "p99")),
-        f"{run['images_per_s']:.0f}",
-        _cell(run.get("speedup_over_original"), "{:.2f}x"),
-        "/".join(f"{100 * share:.0f}" for share in run["exit_share"]),
-        _cell(run["expected_bitops"], "{:.3g}"),
-        _cell(run["bitops_cr"], "{:.1f}x"),
-        _cell(run["bitops_cr_uniform"], "{:.1f}x"),
-        _cell(run["cr"], "{:.1f}x"),
-        f"{run['file_bytes'] / 1e3:.1f}",
-        f"{run['load_ms']:.1f}",
-        f"{run['peak_rss_mb']:.0f}",
-    ]
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)

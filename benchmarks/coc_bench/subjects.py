@@ -1,15 +1,15 @@
-"""What is measured: an artifact on a backend, or a peer model in plain ONNX Runtime."""
+"""What is measured: an artifact on a back end, or a peer model on an engine."""
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+import coc_runtime
 from coc_runtime.arithmetic import Task
-from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
 from coc_runtime.session import Session
 
@@ -21,6 +21,15 @@ class Kind(enum.Enum):
     """The float model as an ONNX file, run by ONNX Runtime."""
     INT8 = "int8"
     """A float model after ONNX Runtime's own static quantization."""
+    PEER = "peer"
+    """A float model that another engine converted, or quantized, and runs."""
+
+
+class Precision(enum.Enum):
+    """Of a peer's weights and activations."""
+
+    FLOAT = "float"
+    INT8 = "int8"
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,45 @@ class Subject:
     path: Path
     kind: Kind
     backend: str
+    """a back end of coc_runtime, or a peer's engine"""
     threads: int
     thresholds: tuple[float, ...] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """How a peer was made, for the report."""
     task: Task = Task.CLASSIFICATION
     """What a peer gives; artifacts say it themselves."""
+    precision: Precision | None = None
+    """Of a peer."""
+    image_shape: tuple[int, ...] = ()
+    """(C, H, W), of a converted peer: its engine needs them before the first image."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Of all its files: some engines keep weights beside the model, under the same stem."""
+        if self.kind is not Kind.PEER:
+            return self.path.stat().st_size
+        return sum(file.stat().st_size for file in self.path.parent.glob(f"{self.path.stem}.*"))
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` takes, for another process."""
+        precision = self.precision.value if self.precision else None
+        plain = {"path": str(self.path), "kind": self.kind.value, "task": self.task.value}
+        return asdict(self) | plain | {"precision": precision}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Subject":
+        thresholds, precision = record["thresholds"], record["precision"]
+        return cls(
+            **record
+            | {
+                "path": Path(record["path"]),
+                "kind": Kind(record["kind"]),
+                "task": Task(record["task"]),
+                "thresholds": None if thresholds is None else tuple(thresholds),
+                "precision": Precision(precision) if precision else None,
+                "image_shape": tuple(record["image_shape"]),
+            }
+        )
 
 
 class Runner(Protocol):
@@ -45,7 +87,9 @@ class Runner(Protocol):
     image_shape: tuple[int, ...]
     """(C, H, W)"""
     backend: str
-    """The backend's name, never "auto"."""
+    """The name of the back end or engine, never "auto"."""
+    version: str | None
+    """Of the library that runs it."""
     cpu_level: str | None
     """The native backend's level of kernels."""
     reason: str
@@ -67,75 +111,40 @@ class Runner(Protocol):
 
 class ArtifactRunner:
     def __init__(self, subject: Subject) -> None:
-        self._session = Session(
+        self.session = Session(
             str(subject.path),
             backend=subject.backend,
             threads=subject.threads,
             thresholds=subject.thresholds,
         )
-        info = self._session.info
+        info = self.session.info
         self.image_shape = info.input_shape
         self.backend, self.cpu_level, self.reason = info.backend, info.cpu_level, info.reason
         self.task = info.task
+        self.version: str | None = coc_runtime.__version__
 
     @property
     def graph(self) -> Graph:
         """Read when it is asked for: a native session runs without."""
-        return self._session.graph
+        return self.session.graph
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        result = self._session.run(images)
+        result = self.session.run(images)
         return result.label if self.task is Task.CLASSIFICATION else result.logits, result.exit
-
-
-class PlainRunner:
-    """A model with input `image` (uint8 [N, C, H, W]) and output `logits` in an ONNX Runtime session."""
-
-    graph: Graph | None = None
-    backend = "onnxruntime"
-    cpu_level: str | None = None
-    reason = "peers run in ONNX Runtime"
-
-    def __init__(self, subject: Subject) -> None:
-        ort = import_onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = subject.threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
-        if not subject.path.is_file():
-            raise CocError(f"{subject.path}: no such file")
-        try:
-            self._session = ort.InferenceSession(
-                str(subject.path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's exceptions share no base class but this one.
-            raise CocError(f"{subject.path}: ONNX Runtime cannot load it: {first_line(error)}") from error
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].name != "image" or inputs[0].type != "tensor(uint8)":
-            raise CocError(f"{subject.path}: its only input must be `image`, uint8 [N, C, H, W]")
-        if "logits" not in [output.name for output in self._session.get_outputs()]:
-            raise CocError(f"{subject.path}: it has no output `logits`")
-        self.image_shape = tuple(inputs[0].shape[1:])
-        self.task = subject.task
-
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        (logits,) = self._session.run(["logits"], {"image": images})
-        answers = logits.argmax(axis=1) if self.task is Task.CLASSIFICATION else logits
-        return answers, np.zeros(len(images), dtype=np.int64)
 
 
 def open_runner(subject: Subject) -> Runner:
     """Load a subject; raises CocError where that fails."""
-    return ArtifactRunner(subject) if subject.kind is Kind.ARTIFACT else PlainRunner(subject)
+    if subject.kind is Kind.ARTIFACT:
+        return ArtifactRunner(subject)
+    from .engines import ENGINES
+
+    return ENGINES[subject.backend].open(subject)
 
 
-def import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise CocError("ONNX Runtime is not installed: pip install 'coc-deploy[ort]'") from error
-    return onnxruntime
+def answers_of(logits: np.ndarray, task: Task) -> np.ndarray:
+    """`Runner.run`'s answers for logits [N, classes]."""
+    return logits.argmax(axis=1) if task is Task.CLASSIFICATION else logits
 
 
 def first_line(error: Exception) -> str:

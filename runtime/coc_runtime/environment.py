@@ -15,6 +15,8 @@ CPUINFO = Path("/proc/cpuinfo")
 FLAGS = ("avx2", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "i8mm")
 """Instruction sets that integer kernels choose by."""
 
+PACKAGES = ("numpy", "onnxruntime", "onnx")
+
 
 def cpu() -> str:
     """What the system calls the CPU."""
@@ -27,7 +29,7 @@ def cpu_flags() -> list[str]:
     return [flag for flag in FLAGS if flag in present]
 
 
-def environment(packages: Sequence[str]) -> dict[str, Any]:
+def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """CPU, system, versions of Python, of this runtime and of the packages (None: not installed), date."""
     return {
         "cpu": cpu(),

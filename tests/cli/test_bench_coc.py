@@ -9,8 +9,8 @@ import pytest
 from bench_files import artifact, float_model, image_folder
 from coc_bench import subjects
 from coc_bench.cli import main
-from coc_bench.report import table
 from coc_bench.subjects import Kind, Subject
+from coc_bench.tables import table
 from coc_runtime.backends import native
 
 missing = native.why_missing()

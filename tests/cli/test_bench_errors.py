@@ -78,6 +78,12 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ),
         (["{0}/model.onnx", "--data", "digits", "--original", "{0}/text.onnx"], "cannot load it"),
         (["{0}/model.onnx", "--data", "digits", "--int8-of", "{0}/scores.onnx"], "no output `logits`"),
+        (
+            ["{0}/model.onnx", "--data", "digits", "--original", "{0}/float.onnx", "--peers", "mnn,abacus"],
+            "--peers: there is no 'abacus': choose all or some of onnxruntime, openvino, mnn, ncnn, litert",
+        ),
+        (["{0}/model.onnx", "--data", "digits", "--json", "{0}/text.onnx/out.json"], "cannot be created"),
+        (["{0}/model.onnx", "--data", "digits", "--html", "{0}/text.onnx/p.html"], "cannot be created"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(

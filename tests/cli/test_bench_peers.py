@@ -8,7 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 from bench_files import float_model, image_folder
-from coc_bench import peers
+from coc_bench.data import Images
+from coc_bench.engines import ort_int8
 from coc_bench.subjects import Kind, Subject, open_runner
 from coc_runtime import datasets
 
@@ -17,8 +18,8 @@ def quantized(folder: Path) -> tuple[Subject, Subject]:
     """A float model and its int8 peer."""
     path = float_model(folder / "float.onnx")
     source = Subject("float.onnx", path, Kind.ORIGINAL, "onnxruntime", 1)
-    calibration = datasets.load(image_folder(folder / "images"), "train")
-    return source, peers.quantize_int8(source, folder / "int8", calibration)
+    calibration = Images.of(datasets.load(image_folder(folder / "images"), "train"))
+    return source, ort_int8.quantize_int8(source, folder / "int8", calibration)
 
 
 def kernel_codes(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +51,7 @@ def test_it_computes_what_the_float_model_does_but_for_rounding(tmp_path: Path) 
 def test_weights_keep_seven_bits_only_where_16_bit_sums_would_saturate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], reduced: bool
 ) -> None:
-    monkeypatch.setattr(peers, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(ort_int8, "cpu_flags", lambda: flags)
     _, int8 = quantized(tmp_path)
     assert int8.settings["reduce_range"] is reduced
     largest = np.abs(kernel_codes(int8)[0].astype(int)).max()

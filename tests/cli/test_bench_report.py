@@ -9,9 +9,10 @@ import pytest
 
 from bench_files import artifact, float_model, image_folder
 from coc_bench.cli import main
-from coc_bench.measure import latencies
-from coc_bench.report import summary, table
+from coc_bench.report import summary
+from coc_bench.rounds import latencies
 from coc_bench.subjects import display_names
+from coc_bench.tables import table
 from coc_runtime import cost, datasets
 from coc_runtime.session import Session
 
@@ -55,7 +56,7 @@ def run_of(bench: dict[str, Any], name: str, backend: str) -> dict[str, Any]:
 
 def test_report_has_the_documented_schema(bench: dict[str, Any]) -> None:
     report = bench["report"]
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert {"cpu", "flags", "cores", "os", "python", "numpy", "onnxruntime", "date"} <= set(
         report["environment"]
     )
@@ -128,7 +129,9 @@ def test_thresholds_and_limit_are_obeyed(bench: dict[str, Any], capsys: pytest.C
     assert run["exit_share"] == [0, 0, 1]
     assert run["samples"] == 7
     assert run["latency_us_by_exit"][:2] == [None, None]
-    header, rule, row = capsys.readouterr().out.splitlines()[-3:]
+    lines = capsys.readouterr().out.splitlines()
+    (start,) = [k for k, line in enumerate(lines) if line.startswith("artifact ")]
+    header, rule, row = lines[start : start + 3]
     assert header.startswith("artifact") and set(rule) == {"-"}
     assert row.startswith("exits.onnx") and "0/0/100" in row
 
@@ -149,10 +152,10 @@ def test_rounds_give_every_runner_the_same_images_in_the_same_order() -> None:
     runners = [Recorder(), Recorder(), Recorder()]
     images = np.arange(9, dtype=np.uint8).reshape(9, 1, 1, 1)
     order = np.array([4, 2, 8, 0])
-    elapsed = latencies(runners, images, order)
-    assert elapsed.shape == (3, 4) and (elapsed > 0).all()
+    timing = latencies(runners, images, order, beat=lambda: 1000, waited=lambda: 0)
+    assert timing.elapsed.shape == (3, 4) and (timing.elapsed > 0).all()
     for runner in runners:
-        assert runner.seen == [4, 2, 8, 0] * 2  # warm-up, then timed
+        assert runner.seen == [4, 2, 8, 0, 4, 4, 2, 2, 8, 8, 0, 0]  # warm-up; untimed and timed
 
 
 def test_summary_is_in_microseconds() -> None:

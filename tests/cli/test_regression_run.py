@@ -139,6 +139,9 @@ def test_coc_bench_reports_errors(done: Done, capsys: pytest.CaptureFixture[str]
     for run in artifacts:
         assert run["accuracy"] is None and run["exit_share"][0] == 0
         assert run["mae"] == artifacts[0]["mae"] < 0.55 and run["r2"] > 0
+        assert run["exit_mae"][-1] > 0 and run["mae_by_exit"][0] is None and run["exit_latency_us"][0] is None
+        (chosen,) = [point for point in run["curve"] if point["chosen"]]
+        assert chosen["mae"] == pytest.approx(run["mae"], rel=1e-5) and chosen["accuracy"] is None
     assert original["mae"] == pytest.approx(done.history[0]["mae"], rel=0.2)
     table = capsys.readouterr().out
     assert "MAE" in table and f"{original['r2']:.4f}" in table and "acc %" not in table
