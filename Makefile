@@ -30,6 +30,7 @@ fuzz: $(INSTALLED)
 
 # Hours: the CIFAR-10 chains, their exports and benchmarks, into examples/.
 examples: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	$(BIN)/python benchmarks/examples.py
 	$(BIN)/python benchmarks/packed_weights.py --json benchmarks/results/packed_weights.json
 

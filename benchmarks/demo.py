@@ -20,15 +20,18 @@ def command(name: str, *arguments: object) -> None:
         sys.exit(done.returncode)
 
 
-def export_and_bench(run: Path, data: str, rounds: int) -> None:
-    """Export a finished DPQE run and its float peers, and measure them side by side, in its folder."""
+def export_and_bench(run: Path, data: str, rounds: int, *more: str) -> None:
+    """Export a finished DPQE run and its float peers, and measure them side by side, in its folder.
+
+    more: further options of coc-bench.
+    """
     artifacts = (run / "model.onnx", run / "model.coc")
     command("coc-export", run / "model.pt", "--out", artifacts[0], "--out", artifacts[1], "--data", data)
     command("coc-export", run / "00-original/model.pt", "--float", "--out", run / "original.onnx")
     command("coc-export", run / "02-prune/model.pt", "--float", "--out", run / "pruned.onnx")
     peers = ("--original", run / "original.onnx", "--int8-of", run / "pruned.onnx")
     rest = ("--data", data, "--rounds", rounds, "--json", run / "bench.json")
-    command("coc-bench", *artifacts, *peers, *rest)
+    command("coc-bench", *artifacts, *peers, *rest, "--html", run / "bench.html", *more)
 
 
 def main() -> None:
@@ -42,7 +45,7 @@ def main() -> None:
     result = summary(ROOT / out)
     (ROOT / out / "demo.json").write_text(json.dumps(result, indent=1) + "\n")
     print("\n" + table(result))
-    print(f"\nThe same as JSON: {out / 'demo.json'}")
+    print(f"\nThe same as JSON: {out / 'demo.json'}; all measurements as a page: {out / 'bench.html'}")
 
 
 def summary(out: Path) -> dict[str, Any]:

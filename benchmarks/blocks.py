@@ -1,0 +1,313 @@
+"""What the pages of the project show of the committed JSON: a function per block, which gives Markdown."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from coc_bench import tables
+from coc_deploy import cli as compress
+from coc_export import tables as export
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results"
+EXAMPLES = ("cifar10-resnet20-1x8", "cifar10-resnet20-4x8")
+DATA = "imagefolder:data/cifar10"
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def example(name: str, file: str) -> Any:
+    return read(ROOT / "examples" / name / file)
+
+
+def headline() -> str:
+    """What each example came to, against its original."""
+    lines = [
+        "| | accuracy | BitOpsCR | (uniform) | CR | file | ONNX Runtime | native | fewer BitOps, faster |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    first = named_runs(EXAMPLES[0])["original"]
+    lines.append(
+        f"| original: ResNet-56, float | {first['accuracy']:.2%} | 1x | 1x | 1x | {_kilobytes(first)} "
+        f"| {first['latency_us']['mean']:,.0f} us | | |"
+    )
+    for name in EXAMPLES:
+        runs, record = named_runs(name), example(name, "history.json")[-1]
+        run = runs[".coc"]
+        lines.append(
+            f"| [{record['model'].replace('resnet', 'ResNet-')} {record['bits']}, "
+            f"{len(record['thresholds'])} early exits](examples/{name}) | {run['accuracy']:.2%} "
+            f"| {run['bitops_cr']:.0f}x | {run['bitops_cr_uniform']:.0f}x | {run['cr']:.0f}x "
+            f"| {_kilobytes(run)} | {runs['.onnx']['latency_us']['mean']:,.0f} us "
+            f"| {run['latency_us']['mean']:,.0f} us | {run['bitops_cr']:.0f}x, "
+            f"{run['mean_speedup_over_original']:.1f}x |"
+        )
+    return "\n".join(lines)
+
+
+def named_runs(name: str) -> dict[str, Any]:
+    """An example's benchmark: artifacts by their suffix, peers by their kind."""
+    runs = example(name, "bench.json")["runs"]
+    return {Path(run["artifact"]).suffix if run["kind"] == "artifact" else run["kind"]: run for run in runs}
+
+
+def _kilobytes(run: dict[str, Any]) -> str:
+    return f"{run['file_bytes'] / 1000:,.0f} KB"
+
+
+def _console(*lines: str) -> str:
+    return "\n".join(("```console", *lines, "```"))
+
+
+def compress_output() -> str:
+    name = EXAMPLES[0]
+    rows = [compress.row(record) for record in example(name, "history.json")]
+    command = f"$ coc-compress recipes/{name}.toml --out runs/1x8"
+    return _console(command, compress.COLUMNS, *rows, "wrote runs/1x8/model.pt")
+
+
+def export_output() -> str:
+    name = EXAMPLES[0]
+    command = f"$ coc-export examples/{name}/model.pt --out model.onnx --out model.coc --data {DATA}"
+    lines = [command]
+    for artifact, report in (("model.onnx", "model.report.json"), ("model.coc", "model.coc.report.json")):
+        lines += [f"{artifact}:", export.summary(example(name, report))]
+    lines += ["wrote model.onnx and model.report.json", "wrote model.coc and model.coc.report.json"]
+    lines += ["wrote model.md"]
+    return _console(*lines)
+
+
+def bench_output() -> str:
+    runs = example(EXAMPLES[0], "bench.json")["runs"]
+    peers = "--original original.onnx --int8-of pruned.onnx"
+    if any(run["kind"] == "peer" for run in runs):
+        peers += " --peers all"
+    command = f"$ coc-bench model.onnx model.coc --data {DATA} {peers} --rounds {runs[0]['rounds']}"
+    return _console(command, tables.table(runs))
+
+
+def stages() -> str:
+    """Every stage of both examples."""
+    lines = [
+        "| stage | " + " | ".join(f"{name.rsplit('-', 1)[1]}" for name in EXAMPLES) + " |",
+        "|---|---|---|",
+    ]
+    for records in zip(*(example(name, "history.json") for name in EXAMPLES), strict=True):
+        cells = [f"{r['accuracy']:.2f} %, {r['bitops_cr']:.1f}x" for r in records]
+        lines.append(f"| {records[0]['stage']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def packed() -> str:
+    """What packing costs in latency and saves in bytes."""
+    result = read(RESULTS / "packed_weights.json")
+    latency, sizes, leaving = result["latency_us"], result["file_bytes"], result["first_exit"]
+    packed_us, unpacked_us = (latency[name]["median"] for name in ("packed", "unpacked"))
+    lines = (
+        f"- Packed weights: {packed_us:.0f} us against {unpacked_us:.0f} us for the same graph with int8",
+        f"  weights (ratio {result['packed_over_unpacked']:.3f}), {sizes['packed']:,} bytes against",
+        f"  {sizes['unpacked']:,}.",
+        f"- Leaving at the first exit: {leaving['latency_over_packed']:.0%} of the time of the whole. Its",
+        f"  layers hold {leaving['share_of_macs']:.0%} of the MACs and, run without any exits, take",
+        f"  {leaving['share_of_time_without_exits']:.0%} of the time.",
+    )
+    return "\n".join(lines)
+
+
+def demo() -> str:
+    from demo import table
+
+    return "\n".join(("```text", table(read(RESULTS / "digits_demo.json")), "```"))
+
+
+def environment() -> str:
+    about = example(EXAMPLES[0], "bench.json")["environment"]
+    flags = ", ".join(about["flags"])
+    return (
+        f"Measured on {about['cpu']} ({flags}), {about['os'].split('-')[0]}, one thread, "
+        f"ONNX Runtime {about['onnxruntime']}; {about['date'][:10]}."
+    )
+
+
+def native() -> str:
+    """Whole models on the native back end: beside ONNX Runtime as it is, and as on a CPU with AVX2 alone."""
+    here, plain = (read(RESULTS / f"native_models{suffix}.json") for suffix in ("", "_avx2_only"))
+    lines = [
+        "| model | ONNX Runtime | native | faster | ONNX Runtime, AVX2 only | native, AVX2 | faster |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = {
+        "resnet20": "ResNet-20 1x8, no exits",
+        "resnet8": "ResNet-8 1x8, no exits",
+        "example": "the 1x8 example with its exits",
+    }
+    for key, name in names.items():
+        cells = []
+        for result, level in ((here[key], _best_level(here[key])), (plain[key], "native avx2")):
+            latency = result["latency_us"]
+            cells += [f"{latency[row]['mean']:.0f} us" for row in ("onnxruntime", level)]
+            cells.append(f"{result['faster_than_onnxruntime'][level]:.2f}x")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    best = _best_level(here["example"])
+    shown, run, sizes = here["example"], here["run_overhead"], here["session_bytes"]
+    original, faster = shown["latency_us"]["original float"]["mean"], shown["faster_than_original"]
+    held = plain["example"]["latency_us"]["original float"]["mean"]
+    held_faster, imports = plain["example"]["faster_than_original"]["native avx2"], here["import_ms"]
+    lines += [
+        "",
+        f"- The original, ResNet-56 in float under ONNX Runtime, takes {original:,.0f} us, mean over "
+        f"{shown['rounds']:,} test images: the",
+        f"  example is {faster[best]:.1f} times as fast. With both held to AVX2 the original takes",
+        f"  {held:,.0f} us and the example is {held_faster:.1f} times as fast.",
+        f"- A call of `Session.run` costs {run['overhead_us']:.1f} us beside the model. The example's file "
+        f"({shown['file_bytes']['coc']:,} bytes)",
+        f"  loads in {shown['load_ms']:.2f} ms.",
+        f"- A session of ResNet-20 takes {sizes['native avx2']:,} bytes at `avx2`, {sizes[best]:,} at "
+        f"`{best.removeprefix('native ')}`: weights as the kernels",
+        "  read them, activations and scratch.",
+        f"- `import coc_runtime` takes {imports['coc_runtime']:.0f} ms (NumPy {imports['numpy']:.0f}). "
+        f"The wheel has {here['wheel_bytes']:,} bytes.",
+    ]
+    return "\n".join(lines)
+
+
+def _best_level(result: dict[str, Any]) -> str:
+    """The fastest native subject of a model."""
+    ratios = result["faster_than_onnxruntime"]
+    return max((name for name in ratios if name.startswith("native")), key=ratios.__getitem__)
+
+
+def kernels() -> str:
+    """The kernel that the planner takes for a layer against QLinearConv: MACs per cycle, and the ratio."""
+    here, plain = (read(RESULTS / f"conv_kernels{suffix}.json")["runs"] for suffix in ("", "_avx2_only"))
+    lines = [
+        "| layer | ONNX Runtime | AVX-512 | faster | ONNX Runtime, AVX2 only | AVX2 | faster |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for first, second in zip(here, plain, strict=True):
+        assert first["layer"] == second["layer"]
+        cells = []
+        for run, level in ((first, None), (second, "avx2")):
+            row = next(row for row in run["kernels"] if level in (None, row["level"]))
+            cells += [f"{run['onnxruntime']['macs_per_cycle']:.0f}", f"{row['macs_per_cycle']:.0f}"]
+            cells.append(f"{row['ratio_min']:.2f}x")
+        lines.append(f"| {first['layer']} | {' | '.join(cells)} |")
+    lines += ["", "Columns without x are multiply-accumulates per cycle."]
+    return "\n".join(lines)
+
+
+def exactness() -> str:
+    """How many logits were compared on each level, and how many differ."""
+    result = read(RESULTS / "exactness.json")
+    lines = [
+        "| data | network | weights x activations | level | images | logits | differ | exits differ |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    cases: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in result["runs"]:
+        key = (row["data"], row["network"], row["level"], str(row["images"]))
+        cases.setdefault(key, []).append(row)
+    for (data, network, level, images), rows in cases.items():
+        compared, logits, exits = (
+            sum(row[key] for row in rows) for key in ("logits", "differing_logits", "differing_exits")
+        )
+        lines.append(
+            f"| {data} | {network} | {', '.join(row['bits'] for row in rows)} | {level} "
+            f"| {int(images):,} | {compared:,} | {logits} | {exits} |"
+        )
+    return "\n".join(lines)
+
+
+def fuzz() -> str:
+    result = read(RESULTS / "fuzz.json")
+    found = "something failed" if result["failed"] else "nothing was found"
+    return (
+        f"The last recorded run: {result['runs']:,} inputs in {result['seconds']} s, "
+        f"{result['edges_covered']:,} edges covered; {found}."
+    )
+
+
+def embedding() -> str:
+    from embedding import table
+
+    return table(read(RESULTS / "embedding.json"))
+
+
+def shared_sessions() -> str:
+    from embedding import shared_table
+
+    return shared_table(read(RESULTS / "embedding.json"))
+
+
+def engines() -> str:
+    """How many logits, labels and exits differ on engines that are not ours."""
+    lines = [
+        "| engine | network | images | file | logits | differ | by at most | labels differ | exits differ |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in read(RESULTS / "engines.json")["runs"]:
+        if row["refused"] is not None:
+            cells = f"refused: {row['refused']} | | | |"
+        else:
+            cells = (
+                f"{row['logits']:,} | {row['differing_logits']:,} | {row['largest_difference']:.2g} "
+                f"| {row['differing_labels']} | {row['differing_exits']} |"
+            )
+        name = f"{row['engine']} {row['version']}"
+        lines.append(f"| {name} | {row['model']} | {row['images']:,} | {row['form']} | {cells}")
+    return "\n".join(lines)
+
+
+def variants_q() -> str:
+    """Ways of quantization-aware training at equal epochs."""
+    return _variants("variants_q.json", "float network")
+
+
+def variants_p() -> str:
+    """Rounding of channels, ranking and scope of pruning at equal epochs."""
+    return _variants("variants_p.json", "network before")
+
+
+def _variants(file: str, start: str) -> str:
+    runs = read(RESULTS / file)["runs"]
+    first = runs[0]
+    lines = ["| variant | test accuracy | loss | MACs |", "|---|---|---|---|"]
+    for run in runs:
+        differs = ", ".join(f"`{key} = {json.dumps(value)}`" for key, value in run["differs"].items())
+        name = f"{run['variant']}: {differs}" if differs else run["variant"]
+        loss, macs = f"{run['loss_points']:.2f} points", f"{run['macs'] / 1e6:.1f} M"
+        lines.append(f"| {name} | {run['accuracy']:.2f} % | {loss} | {macs} |")
+    # Half the width of a 95 % interval of a share, in points.
+    share, images = first["accuracy"] / 100, first["test_images"]
+    spread = 196 * (share * (1 - share) / images) ** 0.5
+    lines += [
+        "",
+        f"{first['bits']}, {first['epochs']} epochs each; the {start} has {first['float_accuracy']:.2f} %. "
+        f"On {images:,} test images",
+        f"one of these accuracies is certain to about {spread:.1f} points.",
+    ]
+    return "\n".join(lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "headline": headline,
+    "compress": compress_output,
+    "export": export_output,
+    "bench": bench_output,
+    "stages": stages,
+    "packed": packed,
+    "demo": demo,
+    "environment": environment,
+    "native": native,
+    "kernels": kernels,
+    "exactness": exactness,
+    "fuzz": fuzz,
+    "embedding": embedding,
+    "shared_sessions": shared_sessions,
+    "engines": engines,
+    "variants_q": variants_q,
+    "variants_p": variants_p,
+}
