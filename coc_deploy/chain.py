@@ -124,7 +124,7 @@ def plan(recipe: Recipe, data: Data) -> list[dict[str, Any]]:
     """What would run, a record per stage: costs of its rehearsed network with no image leaving early."""
     given = start(recipe, data)
     epochs = _epochs_of(recipe)
-    steps = max(1, len(data.training.images) // recipe.batch)
+    steps = max(1, round(recipe.epoch_share * len(data.training.images)) // recipe.batch)
     records = []
     for index, network in enumerate(rehearse(recipe, data)):
         layers = _flat(segment_layers(network))
@@ -175,22 +175,16 @@ def _run(recipe: Recipe, data: Data, out: Path, reuse: Path | None, show: Show) 
         _check_key(_folder(recipe, out, index), recipe.key(recipe.chain[:index]))
     machine.once(files.write_json, out / "recipe.json", recipe.as_dict())
     begun = start(recipe, data)
-    stage = _original(recipe, data, out, reuse, begun)
-    original = stage.network
-    show(stage.history[-1])
-    for index, letter in enumerate(recipe.chain, start=1):
+    stage: Checkpoint | None = None
+    for index in range(len(recipe.chain) + 1):
         folder = _folder(recipe, out, index)
         key = recipe.key(recipe.chain[:index])
-        finished = _finished(folder, key, reuse)
-        if finished is None:
-            context = _context(recipe, data, folder, NAMES[letter], key, index)
-            started = time.perf_counter()
-            state = STAGES[letter].run(State(stage.network, original, stage.history), context)
-            record = _record(NAMES[letter], state.network, begun, data, started, folder)
-            finished = _finish(folder, key, state.network, (*stage.history, record), recipe, data, begun)
-        stage = finished
+        stage = _finished(folder, key, reuse) or run_stage(recipe, index, stage, begun, data, folder, key)[0]
+        if index == 0:
+            begun = dataclasses.replace(begun, network=stage.network)
         show(stage.history[-1])
         _write_history(out, stage.history)
+    assert stage is not None
     machine.once(files.write_bytes, out / "model.pt", (folder / "model.pt").read_bytes())
     machine.once(report.write, out, recipe, stage.history)
     return stage
@@ -202,22 +196,51 @@ def _folder(recipe: Recipe, out: Path, index: int) -> Path:
     return out / f"{index:02d}-{name}"
 
 
-def _original(recipe: Recipe, data: Data, out: Path, reuse: Path | None, begun: Start) -> Checkpoint:
-    """The trained original; one that is given is only measured."""
-    folder, key = _folder(recipe, out, 0), recipe.key("")
-    finished = _finished(folder, key, reuse)
-    if finished is None:
-        context = _context(recipe, data, folder, "original", key, 0)
-        network, config = begun.network, recipe.original
-        started = time.perf_counter()
-        if not config.checkpoint:
-            plain = losses.OBJECTIVES[context.task].plain
-            modes = context.modes(network, config)
-            context.fit(network, config, lambda x, y: plain(network(x), y), modes)
-        record = _record("original", network, begun, data, started, folder)
-        finished = _finish(folder, key, network, (record,), recipe, data, begun)
-    _write_history(out, finished.history)
-    return finished
+def run_stage(
+    recipe: Recipe,
+    index: int,
+    before: Checkpoint | None,
+    begun: Start,
+    data: Data,
+    folder: Path,
+    key: str,
+) -> tuple[Checkpoint, np.ndarray]:
+    """Run stage `index` of the chain in a folder of its own, from the last finished epoch that lies there.
+
+    before: the result of the stage before; None for stage 0, which trains the original (one that is given
+    is only measured). begun: what the chain started from, its network trained unless this is stage 0. key:
+    says whose epochs the folder holds. Returns the result as it was written, and its logits on the test
+    images, float32 [exits, N, classes].
+    """
+    name = NAMES[recipe.chain[index - 1]] if index else "original"
+    context = _context(recipe, data, folder, name, key, index)
+    started = time.perf_counter()
+    history: tuple[dict[str, Any], ...] = () if before is None else before.history
+    if before is None:
+        network = _trained(begun.network, context)
+    else:
+        state = State(before.network, begun.network, history)
+        network = STAGES[recipe.chain[index - 1]].run(state, context).network
+    seconds = time.perf_counter() - started
+    logits = exit_logits(network, data.test.images)
+    record = _record(name, network, begun, data, logits, seconds, folder)
+    return _finish(folder, key, network, (*history, record), recipe, data, begun), logits
+
+
+def started_from(original: Checkpoint) -> Start:
+    """What a chain started from, by the result of its stage 0."""
+    meta = original.meta
+    return Start(original.network, meta["original_bitops"], meta["original_bits"], meta["chain"])
+
+
+def _trained(network: Network, context: Context) -> Network:
+    """The original; one that is given stays as it is."""
+    config = context.recipe.original
+    if not config.checkpoint:
+        plain = losses.OBJECTIVES[context.task].plain
+        modes = context.modes(network, config)
+        context.fit(network, config, lambda x, y: plain(network(x), y), modes)
+    return network
 
 
 def _context(recipe: Recipe, data: Data, folder: Path, name: str, key: str, index: int) -> Context:
@@ -316,11 +339,15 @@ def _flat(segments: list[list[LayerCost]]) -> list[LayerCost]:
 
 
 def _record(
-    name: str, network: Network, begun: Start, data: Data, started: float, folder: Path
+    name: str,
+    network: Network,
+    begun: Start,
+    data: Data,
+    logits: np.ndarray,
+    seconds: float,
+    folder: Path,
 ) -> dict[str, Any]:
     """What history.json holds for a stage: test quality (in integer mode where quantized), costs, time."""
-    seconds = time.perf_counter() - started
-    logits = exit_logits(network, data.test.images)
     segments = segment_layers(network)
     cumulative = np.cumsum([cost.bitops(segment) for segment in segments]).tolist()
     uniform = np.cumsum([cost.uniform_bitops(segment, chain_bits(network)) for segment in segments])

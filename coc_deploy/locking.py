@@ -14,13 +14,13 @@ from . import machine
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path, wait: bool = False) -> Iterator[None]:
     """Make the folder and keep others out of it inside the block; CocError, naming the holder, if it is held.
 
-    The operating system releases the lock of a process that is killed.
+    wait: until it is free, instead. The operating system releases the lock of a process that is killed.
     """
     held: list[int] = []
-    machine.once(lambda: held.append(_lock(folder)))
+    machine.once(lambda: held.append(_lock(folder, wait)))
     try:
         yield
     finally:
@@ -29,7 +29,7 @@ def hold(folder: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path, wait: bool = False) -> int:
     """An open file that holds the lock and says who we are."""
     files.make_folder(folder)
     path = folder / "lock"
@@ -38,7 +38,7 @@ def _lock(folder: Path) -> int:
     except OSError as error:
         raise CocError(f"{path}: cannot be written ({error.strerror}): choose another place") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} ({' '.join(sys.argv)})".encode())
     except BlockingIOError:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -241,6 +241,7 @@ Stage = Distill | Prune | Quantize | Exit
 class Recipe:
     """A whole run. data: digits, cifar10[:PATH], imagefolder:PATH. pad, flip: augmentation (-1: the
     data set's usual one). task: "classification", or "regression" of the real numbers that data hold.
+    epoch_share: of the training images that an epoch takes, other ones each time.
 
     repeats: sections of second and later stages of a letter, by name ("p2"), whole: with what they
     inherit from the section before. pruned: the settings of all P stages so far, which `at` fills in.
@@ -254,6 +255,7 @@ class Recipe:
     precision: str = "auto"
     pad: int = -1
     flip: bool | None = None
+    epoch_share: float = 1.0
     original: Original = field(default_factory=Original)
     d: Distill = field(default_factory=Distill)
     p: Prune = field(default_factory=Prune)
@@ -273,6 +275,8 @@ class Recipe:
         _require("", "batch", self.batch, 2 <= self.batch <= 65536, "2 to 65536")
         _require("", "precision", self.precision, self.precision in PRECISIONS, "auto, float32 or bfloat16")
         _require("", "pad", self.pad, -1 <= self.pad <= 64, "0 to 64, or -1 for the data set's usual")
+        share = 0 < self.epoch_share <= 1
+        _require("", "epoch_share", self.epoch_share, share, "a share above 0, at most 1")
         for name in ("original", "d", "p", "q", "e"):
             getattr(self, name).check(f"{name}.")
         for name, section in self.repeats.items():
@@ -310,16 +314,22 @@ class Recipe:
 
     def key(self, stages: str) -> str:
         """Hash of all that leads to the result of the given prefix of the chain ("" is the original)."""
+        text = json.dumps([stages, self.leading_to(stages)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def leading_to(self, stages: str) -> dict[str, Any]:
+        """The settings that the result of a prefix of the chain depends on, files by their content."""
         used: dict[str, Any] = {
             name: getattr(self, name) for name in ("data", "seed", "batch", "precision", "pad", "flip")
         }
         if self.task != Task.CLASSIFICATION.value:
             used["task"] = self.task
+        if self.epoch_share != 1:
+            used["epoch_share"] = self.epoch_share
         prefix = self if not stages else dataclasses.replace(self, chain=stages)
         for index in range(len(stages) + 1):
             used[prefix.section_name(index)] = _hashed(prefix.section(index))
-        text = json.dumps([stages, used], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return used
 
     def as_dict(self) -> dict[str, Any]:
         """What recipe.json holds: every section, later ones by their names."""
@@ -360,25 +370,34 @@ def _file_hash(path: Path, key: str) -> str:
 
 def load(path: Path, changes: list[str]) -> Recipe:
     """Read a recipe and apply `--set section.key=value` changes; paths in it are relative to its folder."""
+    data = read(path)
+    for change in changes:
+        _apply(data, change)
+    return resolved(parse(data), path.parent)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A TOML file's values; CocError where it cannot be read."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CocError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CocError(f"{path}: not valid TOML: {error}") from error
-    for change in changes:
-        _apply(data, change)
-    recipe = parse(data)
+
+
+def resolved(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with its paths, which are relative to the given folder, as paths from here."""
     repeats = {
-        name: _resolve(section, path.parent) if isinstance(section, Distill) else section
+        name: _resolve(section, folder) if isinstance(section, Distill) else section
         for name, section in recipe.repeats.items()
     }
     return dataclasses.replace(
         recipe,
-        original=_resolve(recipe.original, path.parent),
-        d=_resolve(recipe.d, path.parent),
+        original=_resolve(recipe.original, folder),
+        d=_resolve(recipe.d, folder),
         repeats=repeats,
-        data=_resolve_data(recipe.data, path.parent),
+        data=_resolve_data(recipe.data, folder),
     )
 
 
@@ -433,13 +452,18 @@ def _table(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
+def check_known(key: str, known: Collection[str], section: str, where: str = "recipe") -> None:
+    """Raise a CocError that names the nearest key, unless this one is known."""
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean {section}{near[0]}?" if near else f"; known are {', '.join(known)}"
+        raise CocError(f"{where}: unknown key {section}{key}{hint}")
+
+
 def _parse(hints: dict[str, Any], data: dict[str, Any], section: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in data.items():
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"; did you mean {section}{near[0]}?" if near else f"; known are {', '.join(hints)}"
-            raise CocError(f"recipe: unknown key {section}{key}{hint}")
+        check_known(key, hints, section)
         if dataclasses.is_dataclass(hints[key]):
             table = _parse(get_type_hints(hints[key]), _table(value, key), f"{key}.")
             values[key] = hints[key](**table)

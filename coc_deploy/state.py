@@ -82,7 +82,12 @@ class Context:
                 loss=loss,
                 prepare=self._announcing(prepare),
                 schedule=train.Schedule(
-                    config.epochs, config.lr, self.recipe.batch, config.weight_decay, config.optimizer
+                    config.epochs,
+                    config.lr,
+                    self.recipe.batch,
+                    config.weight_decay,
+                    config.optimizer,
+                    self.recipe.epoch_share,
                 ),
                 seed=self.seed,
                 folder=self.folder,

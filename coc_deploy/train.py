@@ -50,6 +50,7 @@ class Schedule:
     """Cosine from `lr` to zero; from five epochs on, the first warms up. batch: of all processes together.
 
     optimizer: "sgd" with Nesterov momentum 0.9, or "adam" with decoupled weight decay (AdamW).
+    share: of the training images that an epoch takes, other ones each time.
     """
 
     epochs: int
@@ -57,6 +58,7 @@ class Schedule:
     batch: int
     weight_decay: float = 1e-4
     optimizer: str = "sgd"
+    share: float = 1.0
 
     def rate(self, progress: float) -> float:
         """Learning rate at `progress` epochs."""
@@ -84,6 +86,10 @@ class Job:
     calibration: Dataset
     augment: Augment
 
+    @property
+    def images_per_epoch(self) -> int:
+        return max(1, round(self.schedule.share * len(self.train.images)))
+
 
 @dataclass(frozen=True)
 class Share:
@@ -95,7 +101,7 @@ class Share:
 
     def of(self, job: Job) -> int:
         """Images of one step in this process, the same number in each."""
-        images = min(job.schedule.batch, len(job.train.images))
+        images = min(job.schedule.batch, job.images_per_epoch)
         if images < 2 * self.processes:
             raise CocError(f"a batch of {images} images is too small for {self.processes} processes")
         return images // self.processes
@@ -115,7 +121,7 @@ def batches(
     pad = job.augment.pad
     padded = functional.pad(images, (pad,) * 4, value=128)
     height, width = images.shape[2:]
-    order = torch.randperm(len(images), generator=generator)
+    order = torch.randperm(len(images), generator=generator)[: job.images_per_epoch]
     part = share.of(job)
     mine = slice(share.rank * part, (share.rank + 1) * part)
     size = part * share.processes
@@ -204,7 +210,7 @@ def _epoch(job: Job, optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, 
     bounded = norms.at_rest(job.network)
     share = Share(fabric.global_rank, fabric.world_size, fabric.device)
     size = share.of(job) * share.processes
-    steps = len(job.train.images) // size
+    steps = job.images_per_epoch // size
     bar = tqdm(
         batches(job, generator, share),
         total=steps,

@@ -1,5 +1,6 @@
 """The loader: what augmentation does, that labels stay with images, and that seeds decide everything."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -75,6 +76,20 @@ def test_augmentation_equals_cropping_and_mirroring_image_by_image(tmp_path: Pat
             crop = crop[:, :, ::-1] if mirror[i] else crop
             np.testing.assert_array_equal(x[i].numpy(), (crop.astype(np.float32) - 128) / 128)
             assert int(y[i]) == index
+
+
+def test_an_epoch_takes_its_share_of_the_images_and_others_the_next_time(tmp_path: Path) -> None:
+    work = job(tmp_path, data=numbered(40), batch=5)
+    work = dataclasses.replace(work, schedule=dataclasses.replace(work.schedule, share=0.25))
+    epochs = [
+        [int(label) for _, y in train.batches(work, torch.Generator().manual_seed(epoch)) for label in y]
+        for epoch in range(8)
+    ]
+    assert all(len(set(epoch)) == 10 for epoch in epochs)
+    assert len({label for epoch in epochs for label in epoch}) > 30
+    work = dataclasses.replace(work, train=digits("train"), key="share")
+    (first, _) = train.fit(work)
+    assert first["images_per_s"] * first["seconds"] == pytest.approx(round(0.25 * 1174) // 5 * 5)
 
 
 def test_shifts_and_mirrors_of_every_kind_occur(tmp_path: Path) -> None:
