@@ -1,0 +1,70 @@
+"""What a study took, what its tree of stages saved, and what each stage of one chain did."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .table import Sample, Table, unique
+
+RECORDED = ("stage", "model", "bits", "accuracy", "bitops_cr", "bitops_cr_uniform", "cr", "seconds")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Totals of a study. Times are of training and evaluation, summed over all workers."""
+
+    cases: int
+    """chains with one setting and seed, each counted once for every group it stands in"""
+    points: int
+    stages: int
+    """results in the tree, originals included"""
+    stages_alone: int
+    """what the cases would train if they shared nothing"""
+    cached: int
+    """stages that were found finished when the study was last run"""
+    epochs: int
+    epochs_alone: int
+    seconds: float
+    workers: int
+    failures: int
+
+
+def cost(table: Table) -> Cost:
+    """Totals from the table file alone."""
+    cases = {(s.kind, s.group, s.case, s.seed): s for s in table.samples}
+    return Cost(
+        len(cases),
+        len(table.samples),
+        len(table.stages),
+        sum(len(s.chain) + 1 for s in cases.values()),
+        sum(int(stage.get("cached") or 0) for stage in table.stages),
+        sum(int(stage.get("epochs") or 0) for stage in table.stages),
+        sum(s.epochs for s in cases.values()),
+        sum(float(stage.get("seconds") or 0) for stage in table.stages),
+        len(unique(stage["worker"] for stage in table.stages if stage.get("worker"))),
+        len(table.failures),
+    )
+
+
+def stages_of(folder: Path, table: Table, sample: Sample) -> tuple[dict[str, Any], ...]:
+    """Records of a case's stages, the original first, from DIR/stages; none where those folders are gone."""
+    parents = {stage.get("key"): stage.get("parent") for stage in table.stages}
+    keys: list[str] = []
+    key: str | None = sample.case
+    while key is not None and key in parents and key not in keys:
+        keys.append(key)
+        key = parents[key]
+    records = [_record(folder / "stages" / key / "result.json") for key in reversed(keys)]
+    if len(records) != len(sample.chain) + 1 or not all(records):
+        return ()
+    return tuple({name: record.get(name) for name in RECORDED} for record in records if record)
+
+
+def _record(path: Path) -> Mapping[str, Any] | None:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("bitops_cr") else None
