@@ -12,7 +12,7 @@ from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 
 from .network import Network
-from .recipe import Distill
+from .sections import Distill
 from .train import Loss, cross_entropy, distillation
 
 Distillation = Callable[[list[Tensor], Tensor, Tensor, float, float], Tensor]

@@ -22,7 +22,8 @@ from .calibration import align_additions
 from .counting import segment_layers
 from .network import Network, exit_logits, to_input
 from .qat import ActQuant, Mode, QConv
-from .recipe import Finetune, Quantize, Recipe, Training
+from .recipe import Recipe
+from .sections import Finetune, Quantize, Training
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from ..counting import cumulative_share
 from ..models import Architecture
 from ..models.narrow import narrowed
 from ..network import Network
-from ..recipe import Model, Prune, Recipe
+from ..recipe import Recipe
+from ..sections import Model, Prune
 from ..state import Context, State, frozen
 from .early_exit import place
 from .prune import pruned, ratio_of

@@ -13,7 +13,8 @@ from coc_runtime.errors import CocError
 from ..models import ShortcutA, is_user
 from ..network import Network
 from ..qat import QConv
-from ..recipe import Prune, Recipe
+from ..recipe import Recipe
+from ..sections import Prune
 from ..state import Context, State, finetune_loss
 from .requantize import changed, refresh
 

@@ -13,7 +13,8 @@ from coc_runtime.errors import CocError
 from .. import models
 from ..chain import Data
 from ..counting import segment_layers
-from ..recipe import Distill, Original, Prune, Recipe
+from ..recipe import Recipe
+from ..sections import Distill, Original, Prune
 from ..stages import distill
 from . import KINDS, tree, work
 from .cases import Case, cases

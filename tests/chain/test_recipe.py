@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from coc_deploy import recipe
-from coc_deploy.recipe import Prune, Recipe
+from coc_deploy.recipe import Recipe
+from coc_deploy.sections import Prune
 from coc_runtime.errors import CocError
 from tiny import write_recipe
 

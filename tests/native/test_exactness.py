@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import exactness
 from coc_deploy.network import ExitSpec
-from coc_deploy.recipe import Model
+from coc_deploy.sections import Model
 from coc_runtime import arithmetic, cocwrite
 from coc_runtime.backends import native
 from coc_runtime.graph import Graph
