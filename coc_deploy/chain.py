@@ -112,9 +112,9 @@ def _given(path: Path, shape: tuple[int, int, int], classes: int, task: str) -> 
         raise CocError(f"{path}: does not say {error}; use a model.pt that coc-compress wrote") from error
 
 
-def rehearse(recipe: Recipe, data: Data) -> list[Network]:
+def rehearse(recipe: Recipe, begun: Start) -> list[Network]:
     """Build what every stage will build, untrained, so that what cannot work fails before any training."""
-    networks = [start(recipe, data).network]
+    networks = [begun.network]
     for index, letter in enumerate(recipe.chain, start=1):
         networks.append(STAGES[letter].transform(networks[-1], recipe.at(index)))
     return networks
@@ -126,7 +126,7 @@ def plan(recipe: Recipe, data: Data) -> list[dict[str, Any]]:
     epochs = _epochs_of(recipe)
     steps = max(1, round(recipe.epoch_share * len(data.training.images)) // recipe.batch)
     records = []
-    for index, network in enumerate(rehearse(recipe, data)):
+    for index, network in enumerate(rehearse(recipe, given)):
         layers = _flat(segment_layers(network))
         records.append(
             {
@@ -167,14 +167,14 @@ def run(recipe: Recipe, out: Path, reuse: Path | None, show: Show) -> Checkpoint
 
 
 def _run(recipe: Recipe, data: Data, out: Path, reuse: Path | None, show: Show) -> Checkpoint:
-    rehearsed = rehearse(recipe, data)
+    begun = start(recipe, data)
+    rehearsed = rehearse(recipe, begun)
     if len(rehearsed[-1].heads) == 1 and Task(recipe.task) is Task.REGRESSION:
         advice = "with one no image leaves early; give e.positions two"
         tqdm.write(f"  warning: a regression compares exits, so {advice}")
     for index in range(len(recipe.chain) + 1):
         _check_key(_folder(recipe, out, index), recipe.key(recipe.chain[:index]))
     machine.once(files.write_json, out / "recipe.json", recipe.as_dict())
-    begun = start(recipe, data)
     stage: Checkpoint | None = None
     for index in range(len(recipe.chain) + 1):
         folder = _folder(recipe, out, index)

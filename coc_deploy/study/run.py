@@ -156,7 +156,7 @@ def rehearse(ends: Mapping[str, Sequence[Case]], nodes: Mapping[str, Node], out:
     for case in (case for ended in ends.values() for case in ended):
         first.setdefault((case.kind, case.group), case.recipe)
     for recipe in first.values():
-        chain.rehearse(recipe, tree.load_data(recipe.data))
+        chain.rehearse(recipe, chain.start(recipe, tree.load_data(recipe.data)))
 
 
 def _tasks(
