@@ -285,10 +285,29 @@ def _variants(file: str, start: str) -> str:
     spread = 196 * (share * (1 - share) / images) ** 0.5
     lines += [
         "",
-        f"{first['bits']}, {first['epochs']} epochs each; the {start} has {first['float_accuracy']:.2f} %. "
+        f"{first['bits']}, {first['epochs']} epoch{'s' * (first['epochs'] > 1)} each; the {start} has {first['float_accuracy']:.2f} %. "
         f"On {images:,} test images",
         f"one of these accuracies is certain to about {spread:.1f} points.",
     ]
+    return "\n".join(lines)
+
+
+def claims() -> str:
+    """What the two committed studies say of each claim of the paper."""
+    studies = {name: read(RESULTS / f"study_{name}.json") for name in ("digits", "cifar10")}
+    verdicts = {name: {c["number"]: c for c in study["claims"]} for name, study in studies.items()}
+    lines = ["| claim of the paper | digits | CIFAR-10 |", "|---|---|---|"]
+    for number, claim in verdicts["digits"].items():
+        other = verdicts["cifar10"][number]
+        lines.append(f"| {claim['title']} | {claim['status']} | {other['status']} |")
+    lines.append("")
+    for name, study in studies.items():
+        costs = study["cost"]
+        lines.append(
+            f"- {name}: {costs['cases']} cases, {study['images']:,} test images; {costs['stages']} stages in "
+            f"the tree instead of {costs['stages_alone']} one by one."
+        )
+        lines += [f"  - Claim {number}. {c['evidence']}" for number, c in verdicts[name].items()]
     return "\n".join(lines)
 
 
@@ -308,6 +327,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "embedding": embedding,
     "shared_sessions": shared_sessions,
     "engines": engines,
+    "claims": claims,
     "variants_q": variants_q,
     "variants_p": variants_p,
 }
