@@ -283,11 +283,11 @@ def _variants(file: str, start: str) -> str:
     # Half the width of a 95 % interval of a share, in points.
     share, images = first["accuracy"] / 100, first["test_images"]
     spread = 196 * (share * (1 - share) / images) ** 0.5
+    epochs = f"{first['epochs']} epoch{'s' * (first['epochs'] > 1)}"
     lines += [
         "",
-        f"{first['bits']}, {first['epochs']} epoch{'s' * (first['epochs'] > 1)} each; the {start} has {first['float_accuracy']:.2f} %. "
-        f"On {images:,} test images",
-        f"one of these accuracies is certain to about {spread:.1f} points.",
+        f"{first['bits']}, {epochs} each; the {start} has {first['float_accuracy']:.2f} %. On {images:,} test",
+        f"images one of these accuracies is certain to about {spread:.1f} points.",
     ]
     return "\n".join(lines)
 
