@@ -6,7 +6,7 @@ RESULTS := benchmarks/results
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: test lint demo native fuzz examples measurements embedding engines figures clean .venv
+.PHONY: test lint demo native fuzz examples measurements embedding engines studies figures clean .venv
 
 test: lint
 	$(BIN)/pytest
@@ -52,6 +52,11 @@ embedding: $(INSTALLED)
 engines: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[engines]'
 	$(BIN)/python benchmarks/engines.py --json $(RESULTS)/engines.json
+
+# The order law on digits (half an hour) and on CIFAR-10 (an hour): all their conclusions.
+studies: $(INSTALLED)
+	$(BIN)/python benchmarks/studies.py digits --workers 2
+	$(BIN)/python benchmarks/studies.py cifar10 --workers 2
 
 # The figures of README.md and of pages in docs, and the picture, from the committed JSON; programs in docs from their files.
 figures: $(INSTALLED)
