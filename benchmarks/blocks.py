@@ -286,8 +286,8 @@ def _variants(file: str, start: str) -> str:
     epochs = f"{first['epochs']} epoch{'s' * (first['epochs'] > 1)}"
     lines += [
         "",
-        f"{first['bits']}, {epochs} each; the {start} has {first['float_accuracy']:.2f} %. On {images:,} test",
-        f"images one of these accuracies is certain to about {spread:.1f} points.",
+        f"{first['bits']}, {epochs} each; the {start} has {first['float_accuracy']:.2f} %. On {images:,}",
+        f"test images one of these accuracies is certain to about {spread:.1f} points.",
     ]
     return "\n".join(lines)
 
