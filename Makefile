@@ -6,7 +6,7 @@ RESULTS := benchmarks/results
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: test lint demo native fuzz examples measurements embedding engines studies figures clean .venv
+.PHONY: test lint demo native fuzz examples measurements embedding engines studies auto figures clean .venv
 
 test: lint
 	$(BIN)/pytest
@@ -57,6 +57,10 @@ engines: $(INSTALLED)
 studies: $(INSTALLED)
 	$(BIN)/python benchmarks/studies.py digits --workers 2
 	$(BIN)/python benchmarks/studies.py cifar10 --workers 2
+
+# A search for better settings than those of recipes/digits.toml: minutes. An interrupted one continues.
+auto: $(INSTALLED)
+	$(BIN)/python benchmarks/auto.py --json $(RESULTS)/auto_digits.json
 
 # The figures of README.md and of pages in docs, and the picture, from the committed JSON; programs in docs from their files.
 figures: $(INSTALLED)

@@ -1,12 +1,14 @@
 """What the pages of the project show of the committed JSON: a function per block, which gives Markdown."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from coc_bench import tables
 from coc_deploy import cli as compress
+from coc_deploy.study.auto.result import table as comparison
 from coc_export import tables as export
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -311,6 +313,35 @@ def claims() -> str:
     return "\n".join(lines)
 
 
+def auto() -> str:
+    """A search beside the recipe that it began with."""
+    result = read(RESULTS / "auto_digits.json")
+    rows, trials = result["compared"], result["trials"]
+    states = Counter(trial["state"] for trial in trials)
+    first, last = rows["by hand"], rows["found"]
+    gained = last["held_out_bitops_cr"] / first["held_out_bitops_cr"]
+    each = sum(1 for trial in trials if trial["state"] == "done") * trials[0]["epochs"]
+    # A proportion's standard error, in points.
+    share, images = last["test_accuracy"] / 100, last["test_images"]
+    error = 100 * (share * (1 - share) / images) ** 0.5
+    return "\n".join(
+        (
+            f"`{result['command']}`: {len(trials)} settings, "
+            + ", ".join(f"{count} {state}" for state, count in states.items())
+            + f", in {result['epochs']} epochs ({result['training_seconds'] / 60:.0f} minutes of training "
+            "on a busy machine);",
+            f"the chains that ran to their ends would have taken {each} without shared stages.",
+            "",
+            comparison(rows),
+            "",
+            f"{gained:.2f} times the recipe's BitOpsCR on the {result['held_out_images']} held-out images, "
+            f"where the original has {result['original']['held_out_accuracy']:.2f} %. On the "
+            f"{images} test images the original has {last['test_original_accuracy']:.2f} %;",
+            f"the standard error of one of these accuracies is about {error:.1f} points.",
+        )
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "compress": compress_output,
@@ -328,6 +359,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "shared_sessions": shared_sessions,
     "engines": engines,
     "claims": claims,
+    "auto": auto,
     "variants_q": variants_q,
     "variants_p": variants_p,
 }

@@ -35,6 +35,31 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--list", action="store_true", help="list models, data sets, and stages with their keys"
     )
+    auto = result.add_argument_group("search the settings (docs/auto.md)")
+    auto.add_argument(
+        "--auto",
+        action="store_true",
+        help="search the chain's settings instead of running those of the recipe",
+    )
+    auto.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="fewest BitOps with at most so many points of held-out accuracy below the original",
+    )
+    auto.add_argument(
+        "--target-bitopscr",
+        type=float,
+        metavar="RATIO",
+        help="best held-out accuracy at this BitOpsCR or above",
+    )
+    auto.add_argument(
+        "--budget-epochs",
+        type=int,
+        metavar="N",
+        help="epochs to train in all (default: 20 times the recipe's)",
+    )
+    auto.add_argument("--seed", type=int, metavar="N", help="of the search (default: the recipe's)")
     return result
 
 
@@ -93,6 +118,12 @@ def show_plan(records: list[dict[str, Any]]) -> None:
     print(f"{epochs:,} epochs, {steps:,} steps in all; costs are those of images that pass every exit")
 
 
+def _refuse_without_auto(options: argparse.Namespace) -> None:
+    for name in ("max_drop", "target_bitopscr", "budget_epochs", "seed"):
+        if not options.auto and getattr(options, name) is not None:
+            raise CocError(f"--{name.replace('_', '-')} is for --auto")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; 0 on success, 2 with one line on stderr when the input is wrong, 130 when interrupted."""
     options = parser().parse_args(arguments)
@@ -101,9 +132,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise CocError("which recipe? coc-compress recipe.toml --out RUN (or --list)")
         if not options.list and not options.check and options.out is None:
             raise CocError("--out RUN is missing: the folder of the run (or --check)")
+        _refuse_without_auto(options)
         import torch
 
-        from . import chain, recipe
+        from . import chain
 
         if options.list:
             list_all()
@@ -112,7 +144,13 @@ def main(arguments: list[str] | None = None) -> int:
             if options.threads < 1:
                 raise CocError(f"--threads {options.threads}: must be at least 1")
             torch.set_num_threads(options.threads)
-        chosen = recipe.load(options.recipe, options.set)
+        if options.auto:
+            from .study.auto import command
+
+            return command.run(options)
+        from .study.auto import space
+
+        chosen = space.plain(options.recipe, options.set)
         if options.check:
             show_plan(chain.plan(chosen, chain.Data.load(chosen.data)))
             return 0

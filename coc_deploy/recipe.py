@@ -161,7 +161,7 @@ def load(path: Path, changes: list[str]) -> Recipe:
     """Read a recipe and apply `--set section.key=value` changes; paths in it are relative to its folder."""
     data = read(path)
     for change in changes:
-        _apply(data, change)
+        apply_change(data, change)
     return resolved(parse(data), path.parent)
 
 
@@ -203,7 +203,8 @@ def _resolve_data(spec: str, folder: Path) -> str:
     return f"{kind}:{folder / path}" if separator else spec
 
 
-def _apply(data: dict[str, Any], change: str) -> None:
+def apply_change(data: dict[str, Any], change: str) -> None:
+    """Set a value as `--set key=value` or `--set section.key=value` says; CocError for anything else."""
     name, separator, text = change.partition("=")
     keys = name.strip().split(".")
     if not separator or len(keys) > 2:

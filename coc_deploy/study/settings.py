@@ -68,11 +68,17 @@ class Study:
 
     def recipe(self, chain: str, choice: Choice, seed: int) -> Recipe:
         """The base recipe with this chain, settings and seed; CocError where they are not allowed."""
-        values: dict[str, Any] = {**self.values, "chain": chain, "seed": seed}
-        for name, value in choice.items():
-            section, _, key = name.partition(".")
-            values[section] = {**values.get(section, {}), key: value}
-        return recipe.resolved(recipe.parse(values), self.folder)
+        return varied({**self.values, "chain": chain, "seed": seed}, choice, self.folder)
+
+
+def varied(values: Mapping[str, Any], choice: Choice, folder: Path) -> Recipe:
+    """The recipe of plain values with these settings, its paths relative to the folder; CocError where they
+    are not allowed."""
+    changed = dict(values)
+    for name, value in choice.items():
+        section, _, key = name.partition(".")
+        changed[section] = {**changed.get(section, {}), key: value}
+    return recipe.resolved(recipe.parse(changed), folder)
 
 
 def load(path: Path) -> Study:
@@ -89,7 +95,7 @@ def load(path: Path) -> Study:
         raise CocError(f"{path}: task = '{base.task}': a study compares accuracies, of classifications only")
     seeds = _seeds(table.get("seeds", [base.seed]), "study.seeds")
     cases = _count(table.get("cases", 20), "study.cases")
-    grid = _grid(table.get("grid", {}), "study.grid")
+    grid = read_grid(table.get("grid", {}), "study.grid")
     kinds = {name: _kind(name, table.get(name, {}), seeds, cases, grid) for name in KINDS}
     study = Study(
         text=path.read_text(encoding="utf-8"),
@@ -117,13 +123,13 @@ def _kind(name: str, value: Any, seeds: tuple[int, ...], cases: int, grid: Grid)
     where = f"study.{name}"
     table = _table(value, where)
     _known(table, (*KIND_KEYS, ONCE) if name == "repeat" else KIND_KEYS, f"{where}.")
-    own = {**grid, **_grid(table.get("grid", {}), f"{where}.grid")}
+    own = {**grid, **read_grid(table.get("grid", {}), f"{where}.grid")}
     return Kind(
         of=_of(name, table.get("of", list(DEFAULT_OF[name]))),
         cases=_count(table.get("cases", cases), f"{where}.cases"),
         seeds=_seeds(table["seeds"], f"{where}.seeds") if "seeds" in table else seeds,
         grid=own,
-        once={**own, **_grid(table.get(ONCE, {}), f"{where}.{ONCE}")} if name == "repeat" else {},
+        once={**own, **read_grid(table.get(ONCE, {}), f"{where}.{ONCE}")} if name == "repeat" else {},
     )
 
 
@@ -157,35 +163,40 @@ def _valid_group(kind: str, group: str) -> bool:
     return letters.count("E") <= 1 and letters[-1] in letters[:-1]
 
 
-def _grid(value: Any, where: str) -> dict[str, tuple[tuple[Choice, ...], ...]]:
-    """[study.grid]: `p.ratio = [...]` is an axis; `d = [{...}, {...}]` one whose keys change together."""
+def read_grid(value: Any, where: str, owner: str = "study") -> dict[str, tuple[tuple[Choice, ...], ...]]:
+    """[study.grid]: `p.ratio = [...]` is an axis; `d = [{...}, {...}]` one whose keys change together.
+
+    owner: what errors begin with.
+    """
     result: dict[str, tuple[tuple[Choice, ...], ...]] = {}
-    for section, axes in _table(value, where).items():
+    for section, axes in _table(value, where, owner).items():
         if SECTION.fullmatch(section) is None:
             raise CocError(
-                f"study: unknown section {where}.{section}; known are d, p, q, e, and d2, p2, q2 ..."
+                f"{owner}: unknown section {where}.{section}; known are d, p, q, e, and d2, p2, q2 ..."
             )
         if isinstance(axes, dict):
             result[section] = tuple(
-                tuple({f"{section}.{key}": v} for v in _values(values, f"{where}.{section}.{key}"))
+                tuple({f"{section}.{key}": v} for v in _values(values, f"{where}.{section}.{key}", owner))
                 for key, values in axes.items()
             )
             continue
-        choices = _values(axes, f"{where}.{section}")
-        tables = [_table(choice, f"an entry of {where}.{section}") for choice in choices]
+        choices = _values(axes, f"{where}.{section}", owner)
+        tables = [_table(choice, f"an entry of {where}.{section}", owner) for choice in choices]
         result[section] = (tuple({f"{section}.{k}": v for k, v in table.items()} for table in tables),)
     return result
 
 
-def _values(value: Any, where: str) -> list[Any]:
+def _values(value: Any, where: str, owner: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise CocError(f"study: {where} = {value!r} is not allowed: a list of what to try, e.g. [0.1, 0.25]")
+        raise CocError(
+            f"{owner}: {where} = {value!r} is not allowed: a list of what to try, e.g. [0.1, 0.25]"
+        )
     return value
 
 
-def _table(value: Any, where: str) -> dict[str, Any]:
+def _table(value: Any, where: str, owner: str = "study") -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise CocError(f"study: {where} = {value!r} is not allowed: it must be a table")
+        raise CocError(f"{owner}: {where} = {value!r} is not allowed: it must be a table")
     return value
 
 
