@@ -16,7 +16,7 @@ DEMO_RESULT = ROOT / "benchmarks/results/digits_bench.json"
 
 NAMES = ("cifar10-resnet20-1x8", "cifar10-resnet20-4x8")
 DATA = "imagefolder:data/cifar10"
-KEPT = ("history.json", "model.pt", "model.report.json", "model.coc.report.json", "bench.json")
+KEPT = ("history.json", "model.pt", "model.md", "model.report.json", "model.coc.report.json", "bench.json")
 
 
 def compress(name: str, extra: list[str]) -> None:
