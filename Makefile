@@ -55,8 +55,8 @@ engines: $(INSTALLED)
 
 # The order law on digits (half an hour) and on CIFAR-10 (an hour): all their conclusions.
 studies: $(INSTALLED)
-	$(BIN)/python benchmarks/studies.py digits --workers 2
-	$(BIN)/python benchmarks/studies.py cifar10 --workers 2
+	$(BIN)/python benchmarks/order_law.py digits --workers 2
+	$(BIN)/python benchmarks/order_law.py cifar10 --workers 2
 
 # A search for better settings than those of recipes/digits.toml: minutes. An interrupted one continues.
 auto: $(INSTALLED)

@@ -1,6 +1,6 @@
 """make studies: run a study and put its conclusions into benchmarks/results/.
 
-    python benchmarks/studies.py digits|cifar10 [options of coc-study]
+    python benchmarks/order_law.py digits|cifar10 [options of coc-study]
 
 Interrupted, the same command continues. The name of the machine is left out of what is committed.
 """
