@@ -14,7 +14,8 @@ from bench_files import artifact, image_folder
 from coc_bench.cli import main
 from coc_bench.report import read
 
-ROOT = Path(__file__).parents[2]
+SCHEMA_1 = Path(__file__).parents[1] / "bench_schema1.json"
+"""As version 0.1 wrote it."""
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_other_machines_versions_and_missing_runs_are_warned_of(
 def test_a_report_of_schema_1_is_read_and_compared(
     report: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    committed = read(ROOT / "benchmarks/results/digits_bench.json")
+    committed = read(SCHEMA_1)
     assert committed["ratios"] == committed["missing_peers"] == [] and committed["drift"] is None
     first = copy.deepcopy(report) | {"schema": 1}
     for run in first["runs"]:
@@ -143,7 +144,7 @@ def test_an_earlier_report_is_shown_as_it_was(
     assert main(["--from", str(path)]) == 0
     out = capsys.readouterr().out
     assert "model.onnx" in out and "100" in out and "clock:" in out
-    assert main(["--from", str(ROOT / "benchmarks/results/digits_bench.json")]) == 0
+    assert main(["--from", str(SCHEMA_1)]) == 0
     assert "original.onnx" in capsys.readouterr().out
 
 
