@@ -10,6 +10,7 @@ import numpy as np
 from coc_runtime import arithmetic, cost, quality
 from coc_runtime.arithmetic import Task
 from coc_runtime.graph import Graph
+from coc_runtime.thresholds import NEVER, forcing
 
 from .data import Images
 from .pictures import base64_png, can_show
@@ -23,8 +24,6 @@ SWEEP = 21
 BINS = 40
 SHOWN_IMAGES = 8
 """For each exit."""
-NEVER = 2.0
-"""A threshold that no confidence reaches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,19 +76,6 @@ def study(
     ]
 
 
-def forcing(exit_: int, exits: int, task: Task) -> tuple[float, ...] | None:
-    """Thresholds with which every image leaves there; None where there are none.
-
-    A regression's first exit has nothing before it to agree with, so no image leaves there.
-    """
-    early = exits - 1
-    if task is Task.CLASSIFICATION:
-        return tuple(0.0 if k == exit_ else NEVER for k in range(early))
-    if exit_ == 0 and early:
-        return None
-    return tuple(float(np.finfo(np.float32).max) if k == exit_ else 0.0 for k in range(early))
-
-
 def describe_exits(
     found: ExitStudy, graph: Graph, thresholds: tuple[float, ...], taken: np.ndarray, data: Images
 ) -> dict[str, Any]:
@@ -133,7 +119,7 @@ def sweep_thresholds(logits: np.ndarray, task: Task) -> list[tuple[float, ...]]:
     if len(scores) == 0:
         return [(0.0,) * early]
     values = np.quantile(scores if classified else -scores, np.linspace(0, 1, SWEEP - 2))
-    ends = [0.0, NEVER] if classified else [0.0]
+    ends = [0.0, NEVER[task]] if classified else [0.0]
     levels = sorted({*ends, *(float(value) for value in values)})
     return [(level,) * early for level in levels]
 

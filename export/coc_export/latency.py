@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from coc_runtime.graph import Task
 from coc_runtime.session import Session
+from coc_runtime.thresholds import forcing
 
 ROUNDS = 300
 """Of every exit, interleaved; fewer where SECONDS are over, but FEWEST."""
@@ -72,9 +72,10 @@ def measure(path: Path, images: np.ndarray) -> Timing:
     images: uint8 [N, C, H, W], of which a few are used. At the first exit of a regression no image leaves.
     """
     info = Session(path).info
-    sessions = [Session(path, thresholds=_forced(k, info.exits - 1, info.task)) for k in range(info.exits)]
-    usable = [_leaving(session, images, k) for k, session in enumerate(sessions)]
-    timed = [k for k in range(info.exits) if len(usable[k])]
+    forced = {k: forcing(k, info.exits, info.task) for k in range(info.exits)}
+    sessions = {k: Session(path, thresholds=limits) for k, limits in forced.items() if limits is not None}
+    usable = {k: _leaving(session, images, k) for k, session in sessions.items()}
+    timed = [k for k in usable if len(usable[k])]
     elapsed: list[list[float]] = []
     begun = time.perf_counter()
     while len(elapsed) < ROUNDS + WARM_UP:
@@ -99,9 +100,3 @@ def _leaving(session: Session, images: np.ndarray, exit_: int) -> np.ndarray:
         if len(found):
             break
     return np.ascontiguousarray(found[:IMAGES])
-
-
-def _forced(exit_: int, early: int, task: Task) -> tuple[float, ...]:
-    """Thresholds with which images leave at this exit: those before it never let go, it always does."""
-    never, always = (2.0, 0.0) if task is Task.CLASSIFICATION else (0.0, float(np.finfo(np.float32).max))
-    return (*(never,) * exit_, *(always,) * (early - exit_))

@@ -75,6 +75,18 @@ def gate(
     )
 
 
+def forcing(exit_: int, exits: int, task: Task) -> tuple[float, ...] | None:
+    """Thresholds with which every image leaves at an exit: those before it never let go, it always does.
+
+    None where there are none: a regression's first of several exits has nothing before it to agree with.
+    """
+    early = exits - 1
+    if task is Task.REGRESSION and exit_ == 0 and early:
+        return None
+    always = 0.0 if task is Task.CLASSIFICATION else float(np.finfo(np.float32).max)
+    return (*(NEVER[task],) * exit_, *(always,) * (early - exit_))
+
+
 @dataclass(frozen=True, eq=False)
 class Frontier:
     """Sets of thresholds from the cheapest to the one that loses least; each costs more and loses less than

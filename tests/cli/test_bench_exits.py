@@ -15,7 +15,7 @@ from PIL import Image
 
 from bench_files import artifact, float_model, image_folder
 from coc_bench.cli import main
-from coc_bench.exits import forcing, histogram, sweep_thresholds
+from coc_bench.exits import histogram, sweep_thresholds
 from coc_bench.pictures import png
 from coc_bench.report import profile_layers
 from coc_bench.tables import gap_lines
@@ -23,6 +23,7 @@ from coc_runtime import arithmetic, datasets
 from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 from coc_runtime.session import Session
+from coc_runtime.thresholds import forcing
 
 
 @pytest.fixture(scope="module")
