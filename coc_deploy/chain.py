@@ -349,7 +349,7 @@ def _record(
 ) -> dict[str, Any]:
     """What history.json holds for a stage: test quality (in integer mode where quantized), costs, time."""
     segments = segment_layers(network)
-    cumulative = np.cumsum([cost.bitops(segment) for segment in segments]).tolist()
+    cumulative = cost.exit_bitops(segments)
     uniform = np.cumsum([cost.uniform_bitops(segment, chain_bits(network)) for segment in segments])
     task = data.test.task
     gated = thresholds.gate(logits, data.test.labels, network.thresholds, cumulative, task)

@@ -154,9 +154,8 @@ class Context:
                 raise CocError(f"e.thresholds: {len(config.thresholds)} for {len(network.heads)} exits")
             return config.thresholds
         logits = exit_logits(network, self.calibration.images)
-        segments = [cost.bitops(layers) for layers in segment_layers(network)]
-        cumulative = [sum(segments[: k + 1]) for k in range(len(segments))]
-        return thresholds.choose(logits, self.calibration.labels, cumulative, config.max_drop, self.task)
+        spent = cost.exit_bitops(segment_layers(network))
+        return thresholds.choose(logits, self.calibration.labels, spent, config.max_drop, self.task)
 
 
 def weight_bits(config: Quantize, progress: float) -> int:

@@ -64,7 +64,7 @@ def measure(stage: Checkpoint, begun: Start, data: Data, logits: np.ndarray, cou
     """
     network, bits = stage.network, chain_bits(stage.network)
     segments = segment_layers(network)
-    cumulative = np.cumsum([cost.bitops(segment) for segment in segments])
+    cumulative = np.array(cost.exit_bitops(segments))
     uniform = np.cumsum([cost.uniform_bitops(segment, bits) for segment in segments])
     choices = [()] if network.exits is None else _choices(network, data, cumulative.tolist(), count)
     right = logits.argmax(axis=2) == data.test.labels

@@ -6,6 +6,7 @@ and Liu et al. 2021). Batch-norm, ReLU, pooling and additions cost nothing.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 FLOAT_BITS = 32
 
@@ -46,6 +47,11 @@ def uniform_bitops(layers: Iterable[LayerCost], bits: tuple[int, int]) -> int:
 
 def stored_bits(layers: Iterable[LayerCost]) -> int:
     return sum(layer.stored_bits for layer in layers)
+
+
+def exit_bitops(segments: Iterable[Iterable[LayerCost]]) -> list[int]:
+    """BitOps of an image that leaves at each exit, the heads on the way included."""
+    return list(accumulate(bitops(layers) for layers in segments))
 
 
 def expected(per_segment: Sequence[int], exit_shares: Sequence[float]) -> float:

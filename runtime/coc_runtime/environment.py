@@ -40,7 +40,7 @@ def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
         "python": platform.python_version(),
         "coc_runtime": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    } | {package: _version(package) for package in packages}
+    } | {package: version(package) for package in packages}
 
 
 def _cpuinfo(key: str) -> str | None:
@@ -50,7 +50,8 @@ def _cpuinfo(key: str) -> str | None:
     return match[1].strip() if match else None
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package; None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

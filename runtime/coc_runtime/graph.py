@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .arithmetic import Task as Task
-from .cost import LayerCost, bitops
+from .cost import LayerCost, exit_bitops
 from .errors import CocError
 from .ops import Conv, Flatten, Linear, MaxPool, Op, Tensor
 
@@ -66,8 +66,7 @@ class Graph:
 
     def exit_bitops(self) -> list[int]:
         """BitOps that an image has spent when it leaves at exit k, for every k (the last is the end)."""
-        totals = np.cumsum([bitops(self.segment_layers(k)) for k in range(len(self.segments))])
-        return [int(total) for total in totals]
+        return exit_bitops(self.segment_layers(k) for k in range(len(self.segments)))
 
     @property
     def classes(self) -> int:

@@ -3,15 +3,16 @@
 import ctypes
 import importlib.util
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from coc_runtime.environment import version
 from coc_runtime.graph import Graph
 
 from ..subjects import Precision, Runner, Subject, answers_of
@@ -53,7 +54,7 @@ class Engine:
     @property
     def version(self) -> str | None:
         """None where it is not installed."""
-        return package_version(self.package)
+        return version(self.package)
 
     def why_missing(self) -> str | None:
         """Why it cannot run here; None where it can."""
@@ -62,14 +63,7 @@ class Engine:
         return None
 
 
-def package_version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-class PeerRunner:
+class PeerRunner(ABC):
     """What runners of converted peers share; a subclass gives `_logits`."""
 
     graph: Graph | None = None
@@ -79,15 +73,15 @@ class PeerRunner:
         self.image_shape = subject.image_shape
         self.task = subject.task
         self.backend = subject.backend
-        self.version = package_version(package)
+        self.version = version(package)
         self.reason = "asked for as a peer"
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return answers_of(self._logits(images), self.task), np.zeros(len(images), dtype=np.int64)
 
+    @abstractmethod
     def _logits(self, images: np.ndarray) -> np.ndarray:
         """float32 [N, classes] of uint8 images [N, C, H, W]."""
-        raise NotImplementedError
 
 
 @contextmanager

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from coc_runtime.environment import version
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
 
 from ..subjects import Subject, answers_of, first_line
-from .base import Converted, Engine, Job, package_version
+from .base import Converted, Engine, Job
 
 
 class OrtRunner:
@@ -41,7 +42,7 @@ class OrtRunner:
             raise CocError(f"{subject.path}: it has no output `logits`")
         self.image_shape = tuple(inputs[0].shape[1:])
         self.task = subject.task
-        self.version = package_version("onnxruntime")
+        self.version = version("onnxruntime")
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (logits,) = self._session.run(["logits"], {"image": images})

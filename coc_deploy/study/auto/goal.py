@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-import numpy as np
-
 from coc_runtime import cost, thresholds
 from coc_runtime.datasets import Dataset
 
@@ -94,7 +92,7 @@ def measure(
 ) -> list[Point]:
     """A model's operating points on these images, with each of the given sets of thresholds and its own."""
     network = checkpoint.load(model).network
-    exits = np.cumsum([cost.bitops(segment) for segment in segment_layers(network)]).tolist()
+    exits = cost.exit_bitops(segment_layers(network))
     logits = exit_logits(network, images.images)
     points = []
     for limit in dict.fromkeys((network.thresholds, *limits)):
