@@ -12,6 +12,7 @@ from pathlib import Path
 import coc_deploy
 import coc_runtime
 
+from .. import checkpoint
 from ..chain import Data
 from ..recipe import Recipe
 
@@ -72,9 +73,10 @@ class Identity:
     def _key(self, recipe: Recipe, stages: str) -> str:
         leading = recipe.leading_to(stages) | {"data": self.data, "code": self.code}
         if recipe.original.checkpoint:
-            # A given network may be pruned, quantized or have exits: sections that the chain so far does not
-            # name are read, too.
-            leading["sections"] = {name: recipe.as_dict()[name] for name in "dpqe"}
+            # A given network may be pruned, quantized or have exits: the sections of what it went through are
+            # read, also where the chain so far does not name them.
+            went_through = _chain_of(recipe.original.checkpoint).lower()
+            leading["sections"] = {name: recipe.as_dict()[name] for name in sorted(set(went_through))}
         text = json.dumps([stages, leading], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -111,6 +113,12 @@ def code_version() -> str:
 
 def _without_effect(path: Path) -> bool:
     return path.parts[0] in WITHOUT_EFFECT
+
+
+@cache
+def _chain_of(model: str) -> str:
+    """The stages that a given model.pt went through."""
+    return str(checkpoint.load(Path(model)).meta["chain"])
 
 
 @cache
