@@ -11,6 +11,9 @@ from coc_runtime.errors import CocError
 from ..recipe import Recipe
 from .settings import Choice, Grid, Kind, Study
 
+ORIGINAL = "original"
+"""Kind and group of the originals' own samples."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -23,6 +26,16 @@ class Case:
     group: str
     setting: str
     recipe: Recipe
+
+    @property
+    def chain(self) -> str:
+        """Empty where the case is only the original that the recipe's chain begins with."""
+        return "" if self.kind == ORIGINAL else self.recipe.chain
+
+
+def original(case: Case) -> Case:
+    """What a case's chain begins with, whose answers say how far accuracies of chains and original differ."""
+    return Case(ORIGINAL, ORIGINAL, "{}", case.recipe)
 
 
 def cases(study: Study, kinds: Sequence[str]) -> list[Case]:

@@ -15,7 +15,7 @@ from coc_runtime.errors import CocError
 from .. import chain, locking
 from ..recipe import Recipe
 from . import executor, points, tree, work
-from .cases import Case, cases
+from .cases import ORIGINAL, Case, cases, original
 from .executor import Where
 from .points import Measured
 from .settings import Study
@@ -134,6 +134,11 @@ def _run(
         ends.setdefault(paths[at][-1].key, []).append(planned[at])
     nodes = tree.unite(paths[at] for at in pending)
     rehearse(ends, nodes, out)
+    for case, path in zip(planned, paths, strict=True):
+        start = original(case)
+        if path[0].key not in ends and name(start, path[0].key) not in finished:
+            ends[path[0].key] = [start]
+            nodes.setdefault(path[0].key, path[0])
     progress = _Progress(store, out, nodes, ends, show)
     tasks = _tasks(tuple(nodes.values()), set(ends), out, study.points, identity, options.threads)
     executor.execute(tasks, options.where, progress.done)
@@ -209,7 +214,8 @@ class _Progress:
     ) -> None:
         self.store, self.out, self.nodes, self.ends, self.show = store, out, nodes, ends, show
         self.trained, self.failures = 0, list[tuple[str, str, str]]()
-        self._cases, self._of = 0, sum(len(ended) for ended in ends.values())
+        self._cases = 0
+        self._of = sum(case.kind != ORIGINAL for ended in ends.values() for case in ended)
         self._epochs_left = sum(node.epochs for node in nodes.values())
         self._epochs, self._started = 0, time.perf_counter()
 
@@ -229,10 +235,11 @@ class _Progress:
                 raise CocError(f"{self.out}: stage {outcome.key} is finished but cannot be seen here")
             for case in self.ends[outcome.key]:
                 self.store.add_case(case, outcome.key, measured)
-                self._line(case, _found(measured))
+                if case.kind != ORIGINAL:
+                    self._line(case, _found(measured))
 
     def _failed(self, outcome: Outcome) -> None:
-        for case in self.ends.get(outcome.key, ()):
+        for case in (case for case in self.ends.get(outcome.key, ()) if case.kind != ORIGINAL):
             self.store.add_failure(case, outcome.key, outcome.failed, outcome.error)
             self.failures.append((case.recipe.chain, case.setting, outcome.error))
             self._line(case, f"failed: {outcome.error}")

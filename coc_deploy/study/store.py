@@ -94,7 +94,7 @@ class Store:
             (
                 case.kind,
                 case.group,
-                case.recipe.chain,
+                case.chain,
                 case_id,
                 number,
                 case.setting,

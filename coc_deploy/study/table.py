@@ -101,7 +101,7 @@ def read(path: Path) -> Table:
         raise CocError(f"{path}: not a study's table file ({error}): run coc-study again") from None
     samples = tuple(_sample(path, number, row) for number, row in enumerate(rows, start=1))
     _check_images(path, samples)
-    samples = _with_originals(path, samples)
+    samples = _with_originals(samples)
     return Table(samples, tuple(stages), tuple(failures), meta)
 
 
@@ -173,22 +173,24 @@ def _check(sample: Sample, images: int, wrong: Callable[[str], CocError]) -> Non
         raise wrong(f"BitOpsCR {sample.bitops_cr:.2f}, but its exits come to {ratio:.2f}")
 
 
-def _with_originals(path: Path, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
-    """The samples of chains, each with the answers of its seed's original: a sample whose chain is empty."""
-    answers = {s.seed: s for s in samples if not s.chain}
-    result = []
-    for sample in samples:
-        original = answers.get(sample.seed)
-        if original is not None and abs(original.accuracy - sample.original_accuracy) > ACCURACY_SLACK:
-            raise CocError(
-                f"{path}: {sample.chain}, seed {sample.seed}: its original has "
-                f"{sample.original_accuracy:.2f} %, but the one in the file {original.accuracy:.2f} %: run "
-                "coc-study again"
-            )
-        if sample.chain:
-            correct = None if original is None else original.correct
-            result.append(dataclasses.replace(sample, original_correct=correct))
-    return tuple(result)
+def _with_originals(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+    """The samples of chains, each with the answers of its original: a sample of its seed whose chain is empty
+    and whose accuracy is the one that the chain began with."""
+    originals = [s for s in samples if not s.chain]
+    return tuple(
+        dataclasses.replace(sample, original_correct=_answers(sample, originals))
+        for sample in samples
+        if sample.chain
+    )
+
+
+def _answers(sample: Sample, originals: Sequence[Sample]) -> np.ndarray | None:
+    own = (o.correct for o in originals if o.seed == sample.seed and _equal(o.accuracy, sample))
+    return next(own, None)
+
+
+def _equal(accuracy: float, sample: Sample) -> bool:
+    return abs(accuracy - sample.original_accuracy) <= ACCURACY_SLACK
 
 
 def _check_images(path: Path, samples: tuple[Sample, ...]) -> None:

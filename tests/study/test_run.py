@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def test_samples_say_what_the_models_do_on_the_test_images(done: Path) -> None:
         *(("insert", "PE+Q", chain) for chain in ("PQE", "EQP")),
         ("sequences", "sequences", "PQE"),
         *(("repeat", "QQ", chain) for chain in ("Q", "QQ")),
+        ("original", "original", ""),
     }
     for row in rows:
         stage = done / "stages" / row["case_id"]
@@ -100,6 +102,31 @@ def test_samples_say_what_the_models_do_on_the_test_images(done: Path) -> None:
         if "E" not in row["chain"]:
             assert limits == [] and row["accuracy"] == result["accuracy"]
             assert row["bitops_cr_uniform"] == pytest.approx(result["bitops_cr_uniform"])
+
+
+def test_originals_have_their_answers_in_the_table_without_training_again(
+    tmp_path: Path, trained: list[str]
+) -> None:
+    """Also in a folder of an older study, which did not keep them."""
+    assert study(tmp_path, kind="pairs") == 0
+    with sqlite3.connect(tmp_path / "out" / "study.sqlite") as base:
+        base.execute("DELETE FROM samples WHERE kind = 'original'")
+    (tmp_path / "out/stages" / original(tmp_path / "out") / "points.npz").unlink()
+    before = len(trained)
+    assert study(tmp_path, kind="pairs") == 0 and len(trained) == before
+    (row,) = (row for row in studies.rows(tmp_path / "out") if row["kind"] == "original")
+    assert row["case_id"] == original(tmp_path / "out") and row["bitops_cr"] == 1
+    assert row["accuracy"] == row["original_accuracy"]
+    found = json.loads((tmp_path / "out/conclusions.json").read_text())
+    assert found["statistics"]["originals_drawn"] and found["cost"]["cases"] == 6
+    meta = {row["key"]: row["value"] for row in studies.rows(tmp_path / "out", "meta")}
+    assert meta["summary pairs"].startswith("6 cases, 6 of them from before")
+
+
+def original(out: Path) -> str:
+    """Key of the only original."""
+    (key,) = (row["key"] for row in studies.rows(out, "stages") if row["parent"] is None)
+    return str(key)
 
 
 def test_a_chain_with_exits_gives_samples_along_its_frontier(done: Path) -> None:
@@ -150,7 +177,7 @@ def test_a_failing_case_is_recorded_and_the_others_go_on(
         assert "'layer9' is not the end of a block" in row["error"]
     assert failures["QE"]["stage"] == failures["QE"]["case_id"]
     assert failures["EQ"]["stage"] != failures["EQ"]["case_id"], "EQ fails because E does"
-    assert {row["chain"] for row in studies.rows(tmp_path / "out")} == {"QE", "EQ"}
+    assert {row["chain"] for row in studies.rows(tmp_path / "out")} == {"QE", "EQ", ""}
     printed = capsys.readouterr().out
     assert printed.count("failed: exit position 'layer9'") == 2 and "failed: QE {" in printed
     assert study(tmp_path, kind="pairs", text=text.replace("layer9", "layer2.0")) == 0
@@ -168,11 +195,11 @@ def test_what_cannot_work_at_all_is_told_before_any_training(
 def test_rows_that_the_study_no_longer_asks_for_go(tmp_path: Path, trained: list[str]) -> None:
     assert study(tmp_path, kind="repeat") == 0
     assert study(tmp_path, kind="repeat", text=studies.TEXT.replace('["QQ"]', '["PP"]')) == 0
-    assert {row["grp"] for row in studies.rows(tmp_path / "out")} == {"PP"}
+    assert {row["grp"] for row in studies.rows(tmp_path / "out")} == {"PP", "original"}
     trained.clear()
     assert study(tmp_path, kind="repeat") == 0
     assert trained == [], "but their stages stay"
-    assert {row["grp"] for row in studies.rows(tmp_path / "out")} == {"QQ"}
+    assert {row["grp"] for row in studies.rows(tmp_path / "out")} == {"QQ", "original"}
 
 
 def test_other_code_computes_anew_unless_told_that_it_is_the_same(
