@@ -1,11 +1,13 @@
 """A study on a local dask cluster, one of whose workers is killed, ends like one in a single process."""
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,45 @@ def test_a_scheduler_that_is_not_there_is_one_line(
     assert cli.main([*arguments(tmp_path, "out"), "--scheduler", "tcp://127.0.0.1:9"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("coc-study: error: --scheduler tcp://127.0.0.1:9: cannot be reached")
+
+
+@contextlib.contextmanager
+def process(name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`dask scheduler` or `dask worker` with options."""
+    command = [sys.executable, "-m", f"distributed.cli.dask_{name}", "--host", "127.0.0.1", *options]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=quiet, stderr=quiet) as running:
+        try:
+            yield running
+        finally:
+            running.terminate()
+
+
+def test_stages_go_to_the_workers_of_a_cluster_that_offer_what_they_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from distributed import Client
+
+    text = studies.TEXT.replace("[study]", "[study]\nresources = { GPU = 1 }").replace('"PQ", "QE"', '"QE"')
+    studies.write(tmp_path, text)
+    assert cli.main(arguments(tmp_path, "alone")) == 0
+    file = tmp_path / "scheduler.json"
+    where = ("--scheduler-file", str(file))
+    worker = (*where, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    with (
+        process("scheduler", "--port", "0", "--no-dashboard", *where),
+        process("worker", *worker) as plain,
+        process("worker", *worker, "--resources", "GPU=1") as first,
+        process("worker", *worker, "--resources", "GPU=1") as second,
+    ):
+        end = time.monotonic() + PATIENCE
+        while not file.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        with Client(scheduler_file=str(file)) as client:
+            client.wait_for_workers(3, timeout=PATIENCE)
+            address = client.scheduler.address
+        assert cli.main([*arguments(tmp_path, "cluster"), "--scheduler", address]) == 0
+        pids = {row["worker"].rpartition(":")[2] for row in studies.rows(tmp_path / "cluster", "stages")}
+        assert pids <= {str(first.pid), str(second.pid)} and str(plain.pid) not in pids
+    assert "workers now: 3" in capsys.readouterr().out
+    assert studies.lasting(tmp_path / "cluster") == studies.lasting(tmp_path / "alone")
