@@ -144,6 +144,7 @@ def _sequences(results: Results) -> tuple[Status, str]:
     leading = [k for k in reached if all(_at(rows, best, k) >= _at(rows, name, k) for name in names)]
     beaten = [rival for rival in rivals if rival.near.better == best]
     better = [rival for rival in rivals if rival.near.better == rival.chain]
+    ahead = [rival for rival in rivals if rival.whole.better == rival.chain]
     parts = [
         f"up to {losses[-1]:g} points of loss {best} is surely ahead of {len(beaten)} of {len(rivals)} "
         f"chains that begin with {best[0]}, over all accuracies of "
@@ -152,6 +153,7 @@ def _sequences(results: Results) -> tuple[Status, str]:
         *(_at_loss(rows, k, names) for k in reached if k not in leading),
         f"no chain loses at most {losses[-1]:g} points" if not reached else "",
         _listed("surely better than it", better, lambda rival: rival.chain),
+        _listed("over all accuracies surely better than it", ahead, lambda rival: rival.chain),
         _published_exceptions(),
     ]
     if better:

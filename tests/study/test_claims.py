@@ -127,7 +127,22 @@ def test_the_best_sequence_at_every_loss_supports_claim_4(tmp_path: Path) -> Non
 def test_a_surely_better_sequence_contradicts_claim_4(tmp_path: Path) -> None:
     found = read(tmp_path, sequences(D_FIRST, dict.fromkeys(D_FIRST, 1.0) | {"DEPQ": 6.0}))
     assert claim(4, found).status is Status.CONTRADICTED
-    assert "surely better than it: DEPQ" in claim(4, found).evidence
+    evidence = claim(4, found).evidence
+    assert "; surely better than it: DEPQ; over all accuracies surely better than it: DEPQ;" in evidence
+
+
+def test_a_better_sequence_that_loses_more_than_claim_4_allows_is_named(tmp_path: Path) -> None:
+    far = [
+        row(chain, exactly(right, 1000), ratio * (6 if chain == "DEPQ" else 1), kind="sequences",
+            group="sequences", setting={"p.ratio": k})
+        for chain in D_FIRST
+        for k, (right, ratio) in enumerate([(905, 100), (895, 200), (885, 300), (875, 400)])
+    ]  # fmt: skip
+    found = claim(4, read(tmp_path, far))
+    assert found.status is Status.UNDECIDED
+    assert (
+        "no chain loses at most 2 points; over all accuracies surely better than it: DEPQ" in found.evidence
+    )
 
 
 def test_equal_sequences_leave_claim_4_undecided(tmp_path: Path) -> None:
