@@ -53,14 +53,18 @@ engines: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[engines]'
 	$(BIN)/python benchmarks/engines.py --json $(RESULTS)/engines.json
 
-# The order law on digits (half an hour) and on CIFAR-10 (an hour): all their conclusions.
+# The order law on digits (half an hour) and on CIFAR-10 (two hours; needs what `make examples` trained): all their
+# conclusions.
 studies: $(INSTALLED)
 	$(BIN)/python benchmarks/order_law.py digits --workers 2
-	$(BIN)/python benchmarks/order_law.py cifar10 --workers 2
+	$(BIN)/python benchmarks/order_law.py cifar10-pairs --workers 2
+	$(BIN)/python benchmarks/order_law.py cifar10-sequences --workers 2
 
-# A search for better settings than those of recipes/digits.toml: minutes. An interrupted one continues.
+# Searches for better settings than those of recipes/digits.toml (minutes) and of the CIFAR-10 example (an hour;
+# needs what `make examples` trained). An interrupted one continues.
 auto: $(INSTALLED)
-	$(BIN)/python benchmarks/auto.py --json $(RESULTS)/auto_digits.json
+	$(BIN)/python benchmarks/auto.py digits
+	$(BIN)/python benchmarks/auto.py cifar10
 
 # The figures of README.md and of pages in docs, and the picture, from the committed JSON; programs in docs from their files.
 figures: $(INSTALLED)

@@ -1,8 +1,14 @@
-"""make auto: search the settings of a recipe and write what was found beside the recipe's own result."""
+"""make auto: search the settings of a recipe and write what was found beside the recipe's own result.
+
+    python benchmarks/auto.py digits|cifar10
+
+Interrupted, the same command continues.
+"""
 
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from coc_deploy import cli
@@ -14,30 +20,49 @@ KEPT = ("asked", "original", "held_out_images", "budget_epochs", "epochs", "best
 """Of RUN/auto.json."""
 
 
+@dataclass(frozen=True)
+class Searching:
+    """recipe: its path in the repository. goal: options of coc-compress --auto."""
+
+    recipe: str
+    goal: tuple[str, ...]
+
+
+SEARCHES = {
+    "digits": Searching("recipes/digits.toml", ("--max-drop", "3.0", "--budget-epochs", "300")),
+    "cifar10": Searching(
+        "recipes/cifar10-search.toml", ("--target-bitopscr", "300", "--budget-epochs", "100")
+    ),
+}
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=Path, default=ROOT / "recipes/digits.toml")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs/auto-digits", help="folder of the run")
-    parser.add_argument("--max-drop", default="1.0")
-    parser.add_argument("--budget-epochs", default="300")
-    parser.add_argument("--json", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name", choices=SEARCHES)
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/auto-NAME)")
     options = parser.parse_args()
-    drop, budget = ("--max-drop", options.max_drop), ("--budget-epochs", options.budget_epochs)
-    command = [str(options.recipe), "--auto", *drop, *budget, "--threads", "1", "--out", str(options.out)]
-    status = cli.main(command)
+    search = SEARCHES[options.name]
+    out = options.out or ROOT / f"runs/auto-{options.name}"
+    wanted = ["--auto", *search.goal]
+    status = cli.main([str(ROOT / search.recipe), *wanted, "--threads", "1", "--out", str(out)])
     if status not in (0, 1):
         return status
-    found = json.loads((options.out / "auto.json").read_text())
+    keep(options.name, f"coc-compress {search.recipe} {' '.join(wanted)} --out RUN", out)
+    return 0
+
+
+def keep(name: str, command: str, out: Path) -> None:
+    """Of a finished search, what is committed."""
+    found = json.loads((out / "auto.json").read_text())
     del found["asked"]["space"]["recipe"]
-    stages = [json.loads(path.read_text()) for path in (options.out / "auto/stages").glob("*/result.json")]
-    shown = options.recipe.resolve().relative_to(ROOT)
+    stages = [json.loads(path.read_text()) for path in (out / "auto/stages").glob("*/result.json")]
     files.write_json(
-        options.json,
+        ROOT / f"benchmarks/results/auto_{name}.json",
         {
-            "command": f"coc-compress {shown} --auto {' '.join((*drop, *budget))} --out RUN",
-            **{name: found[name] for name in KEPT},
+            "command": command,
+            **{key: found[key] for key in KEPT},
             "trials": [
-                {name: trial[name] for name in ("number", "settings", "state", "why", "epochs", "chosen")}
+                {key: trial[key] for key in ("number", "settings", "state", "why", "epochs", "chosen")}
                 for trial in found["trials"]
             ],
             "stages": len(stages),
@@ -45,7 +70,6 @@ def main() -> int:
             "environment": environment(("numpy", "torch", "optuna")),
         },
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from coc_bench import tables
 from coc_deploy import cli as compress
+from coc_deploy.study import KINDS, plan, settings
 from coc_deploy.study.auto.result import table as comparison
 from coc_export import tables as export
 
@@ -312,28 +314,48 @@ def _variants(file: str, start: str) -> str:
     return "\n".join(lines)
 
 
+EVIDENCE = {1: "pairs", 2: "insertions", 3: "pairs", 4: "rivals", 5: "repeats", 7: "rivals"}
+"""What of a study's conclusions speaks of each claim of the paper."""
+
+
 def claims() -> str:
     """What the committed studies say of each claim of the paper."""
     studies = {path.stem.removeprefix("study_"): read(path) for path in sorted(RESULTS.glob("study_*.json"))}
     verdicts = {name: {c["number"]: c for c in study["claims"]} for name, study in studies.items()}
     lines = [f"| claim of the paper | {' | '.join(studies)} |", "|---|" + "---|" * len(studies)]
     for number, claim in next(iter(verdicts.values())).items():
-        cells = (verdict[number]["status"] for verdict in verdicts.values())
+        cells = (
+            verdicts[name][number]["status"] if study[EVIDENCE[number]] else "not measured"
+            for name, study in studies.items()
+        )
         lines.append(f"| {claim['title']} | {' | '.join(cells)} |")
     lines.append("")
     for name, study in studies.items():
         costs = study["cost"]
         lines.append(
-            f"- {name}: {costs['cases']} cases, {study['images']:,} test images; {costs['stages']} stages in "
-            f"the tree instead of {costs['stages_alone']} one by one."
+            f"- {name}: {costs['cases']} cases, seeds {', '.join(map(str, study['seeds']))}, "
+            f"{study['images']:,} test images; {costs['stages']} stages in the tree instead of "
+            f"{costs['stages_alone']:,} one by one, {costs['seconds'] / 60:.0f} minutes of training."
         )
-        lines += [f"  - Claim {number}. {c['evidence']}" for number, c in verdicts[name].items()]
+        lines += [
+            f"  - Claim {number}. {claim['evidence']}"
+            for number, claim in verdicts[name].items()
+            if study[EVIDENCE[number]]
+        ]
     return "\n".join(lines)
 
 
-def auto() -> str:
+def paper_plan() -> str:
+    """The end of what `coc-study all recipes/study-paper.toml --plan --workers 16` prints."""
+    study = settings.load(ROOT / "recipes/study-paper.toml")
+    made = plan.make(study, KINDS, None, {})
+    found = list(plan.lines(made, study.images_per_s, 16))
+    return "\n".join(("```", *found[: found.index("") + 1], *found[-5:], "```"))
+
+
+def auto(name: str) -> str:
     """A search beside the recipe that it began with."""
-    result = read(RESULTS / "auto_digits.json")
+    result = read(RESULTS / f"auto_{name}.json")
     rows, trials = result["compared"], result["trials"]
     states = Counter(trial["state"] for trial in trials)
     first, last = rows["by hand"], rows["found"]
@@ -377,7 +399,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "shared_sessions": shared_sessions,
     "engines": engines,
     "claims": claims,
-    "auto": auto,
+    "paper_plan": paper_plan,
+    "auto_digits": partial(auto, "digits"),
+    "auto_cifar10": partial(auto, "cifar10"),
     "variants_q": variants_q,
     "variants_p": variants_p,
 }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from coc_deploy import checkpoint, cli, train
+from coc_deploy.network import exit_logits
 from coc_deploy.study import run, tree
 from coc_deploy.study.auto import goal, space
 from coc_deploy.study.auto.goal import Choice, Goal, Kind, Point
@@ -67,7 +68,18 @@ def log(folder: Path) -> Any:
 def held_out(model: Path) -> Point:
     """A model as it is, on the held-out images; its BitOpsCR is relative to what its file says."""
     bitops = checkpoint.load(model).meta["original_bitops"]
-    return goal.measure(model, (), bitops, digits("calibration"))[0]
+    images = digits("calibration")
+    return goal.measure(model, (), bitops, goal.answers(model, images), images)[0]
+
+
+def original(folder: Path) -> np.ndarray:
+    """Which held-out images the original of a search gets right."""
+    key = next(path.parent for path in folder.glob("run/auto/stages/*/result.json") if _is_original(path))
+    return goal.answers(key / "model.pt", digits("calibration"))
+
+
+def _is_original(result: Path) -> bool:
+    return bool(json.loads(result.read_text())["stage"] == "original")
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +108,37 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def test_the_model_that_is_left_keeps_the_drop_on_held_out_images(done: Path) -> None:
     found = log(done)
     point, best = held_out(done / "run/model.pt"), found["trials"][found["best"]]["chosen"]["point"]
-    original = found["original"]["held_out_accuracy"]
-    assert original - point.accuracy <= DROP
+    most = found["original"]["held_out_accuracy"] - DROP
+    assert point.accuracy - best["error"] >= most
     assert (point.accuracy, point.bitops_cr) == (best["accuracy"], best["bitops_cr"])
     assert list(point.thresholds) == best["thresholds"]
     points = [point for trial in found["trials"] for point in trial["points"]]
-    within = [p["bitops_cr"] for p in points if original - p["accuracy"] <= DROP]
+    within = [p["bitops_cr"] for p in points if p["accuracy"] - p["error"] >= most]
     assert len(within) > 3 and point.bitops_cr == max(within)
+
+
+def test_a_loss_has_the_standard_error_of_paired_answers(done: Path) -> None:
+    found, images = log(done), digits("calibration")
+    right = original(done)
+    assert 100 * right.mean() == found["original"]["held_out_accuracy"]
+    best = found["trials"][found["best"]]["chosen"]["point"]
+    network = checkpoint.load(done / "run/model.pt").network
+    logits = exit_logits(network, images.images)
+    left = [int(np.argmax([*_confident(logits[:-1, n], network.thresholds), True])) for n in range(126)]
+    answers = [int(logits[exit_, n].argmax()) for n, exit_ in enumerate(left)]
+    lost = [int(was) - int(a == label) for was, a, label in zip(right, answers, images.labels, strict=True)]
+    only_original, only_best = lost.count(1), lost.count(-1)
+    mean = (only_original - only_best) / 126
+    deviation = ((only_original + only_best) / 126 - mean**2) ** 0.5
+    assert only_original > only_best > 0
+    assert best["error"] == pytest.approx(100 * deviation / 126**0.5)
+    assert best["accuracy"] == pytest.approx(found["original"]["held_out_accuracy"] - 100 * mean)
+
+
+def _confident(logits: np.ndarray, limits: tuple[float, ...]) -> list[bool]:
+    """Whether each early exit, logits [exits, classes], is sure enough of one image."""
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return [bool(p.max() / p.sum() >= limit) for p, limit in zip(odds, limits, strict=True)]
 
 
 def test_the_recipe_is_the_first_trial_and_a_lower_bound(done: Path) -> None:
@@ -112,7 +148,7 @@ def test_the_recipe_is_the_first_trial_and_a_lower_bound(done: Path) -> None:
     assert first["state"] == "done" and first["chosen"]["met"]
     assert best["chosen"]["value"] >= first["chosen"]["value"]
     own = held_out(done / "run/auto/stages" / first["key"] / "model.pt")
-    assert found["original"]["held_out_accuracy"] - own.accuracy <= DROP
+    assert found["original"]["held_out_accuracy"] - own.accuracy + first["chosen"]["point"]["error"] <= DROP
     assert best["chosen"]["point"]["bitops_cr"] >= own.bitops_cr
     compared = found["compared"]
     assert compared["by hand"]["trial"] == 0 and compared["found"]["trial"] == found["best"]
@@ -128,7 +164,8 @@ def test_a_setting_that_was_skipped_could_not_have_won(done: Path) -> None:
         if axes.choice(picked) in [trial["settings"] for trial in skipped]:
             ran = run.evaluate(axes.recipe(picked), done / "others", 24, threads=1)
             limits = [point.thresholds for point in ran.measured.points]
-            points = goal.measure(ran.model, limits, found["original"]["bitops"], digits("calibration"))
+            bitops, images = found["original"]["bitops"], digits("calibration")
+            points = goal.measure(ran.model, limits, bitops, original(done), images)
             best = found["trials"][found["best"]]["chosen"]["point"]["bitops_cr"]
             assert all(point.bitops_cr <= best for point in points if goal_.met(point))
 
@@ -203,10 +240,12 @@ def test_a_goal_that_nothing_meets_ends_with_the_nearest(
 ) -> None:
     assert auto(tmp_path, "--max-drop", 0, "--budget-epochs", 12) == 1
     printed, found = capsys.readouterr().out, log(tmp_path)
-    accuracy = held_out(tmp_path / "run/model.pt").accuracy
+    accuracy, best = held_out(tmp_path / "run/model.pt").accuracy, found["trials"][found["best"]]["chosen"]
     assert not found["met"] and f"the nearest has {accuracy:.2f} %" in printed.splitlines()[-1]
+    assert f"a standard error of {best['point']['error']:.2f} points" in printed.splitlines()[-1]
     done = [trial for trial in found["trials"] if trial["state"] == "done"]
-    assert accuracy == max(point["accuracy"] for trial in done for point in trial["points"])
+    surest = max(point["accuracy"] - point["error"] for trial in done for point in trial["points"])
+    assert accuracy - best["point"]["error"] == surest
 
 
 def test_every_trial_has_a_line_and_the_run_its_files(
@@ -310,6 +349,9 @@ def test_goals_choose_and_give_up_as_they_say() -> None:
     assert drop.choose(points[2:]) == Choice(points[2], False, -8.0)
     assert drop.cannot_win(200.0, best) and not drop.cannot_win(201.0, best) and not drop.cannot_win(1, None)
     assert drop.has_lost(85.9, best) and not drop.has_lost(86.0, best), "two points of slack"
+    doubtful = [Point((), 88.5, 300.0, error=0.5), Point((), 88.6, 350.0, error=0.7)]
+    assert drop.choose([*points, *doubtful]) == Choice(doubtful[0], True, 300.0), "a standard error on top"
+    assert drop.choose(doubtful[1:]) == Choice(doubtful[1], False, pytest.approx(-0.1))
     target = Goal(Kind.TARGET, 200.0, 90.0)
     best = target.choose(points)
     assert best == Choice(points[1], True, 88.0)

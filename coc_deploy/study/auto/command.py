@@ -81,5 +81,6 @@ def _missed(found: Found) -> str:
     point = found.best.chosen.point
     return (
         f"nothing met the goal ({result.goal_text(found)}): the nearest has {point.accuracy:.2f} % at "
-        f"{point.bitops_cr:.1f}x; try more epochs, other settings in [auto], or a milder goal"
+        f"{point.bitops_cr:.1f}x, its loss with a standard error of {point.error:.2f} points; "
+        "try more epochs, other settings in [auto], a milder goal, or more data"
     )

@@ -1,11 +1,18 @@
-"""What a search wants, and the operating points to choose from: of held-out images, never of test images."""
+"""What a search wants, and the operating points to choose from: of held-out images, never of test images.
+
+A loss is counted with one standard error on top, as thresholds count theirs (`coc_runtime.thresholds`): what
+few images say about a small loss is worth little, and the best of many trials looks better than it is.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from coc_runtime import cost, thresholds
+import numpy as np
+
+from coc_runtime import cost
+from coc_runtime.arithmetic import exits_taken
 from coc_runtime.datasets import Dataset
 
 from ... import checkpoint
@@ -19,11 +26,16 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Point:
-    """An operating point on the held-out images: accuracy in percent, BitOpsCR of the mean image."""
+    """An operating point on the held-out images: accuracy in percent, BitOpsCR of the mean image.
+
+    error: standard error, in points of accuracy, of what it loses against the original. Both answer the same
+    images, so it counts those that only one of them gets right.
+    """
 
     thresholds: tuple[float, ...]
     accuracy: float
     bitops_cr: float
+    error: float = 0.0
 
 
 class Kind(Enum):
@@ -49,9 +61,13 @@ class Goal:
     amount: float
     original: float
 
+    def lost(self, point: Point) -> float:
+        """Points of accuracy below the original's, one standard error on top."""
+        return self.original - point.accuracy + point.error
+
     def met(self, point: Point) -> bool:
         if self.kind is Kind.MAX_DROP:
-            return self.original - point.accuracy <= self.amount + ROUNDING
+            return self.lost(point) <= self.amount + ROUNDING
         return point.bitops_cr >= self.amount - ROUNDING
 
     def choose(self, points: Sequence[Point]) -> Choice:
@@ -61,8 +77,8 @@ class Goal:
             if meeting:
                 best = max(meeting, key=lambda point: (point.bitops_cr, point.accuracy))
                 return Choice(best, True, best.bitops_cr)
-            nearest = max(points, key=lambda point: (point.accuracy, point.bitops_cr))
-            return Choice(nearest, False, self.amount - (self.original - nearest.accuracy))
+            nearest = max(points, key=lambda point: (-self.lost(point), point.bitops_cr))
+            return Choice(nearest, False, self.amount - self.lost(nearest))
         if meeting:
             best = max(meeting, key=lambda point: (point.accuracy, point.bitops_cr))
             return Choice(best, True, best.accuracy)
@@ -87,18 +103,45 @@ def better(choice: Choice, best: Choice | None) -> bool:
     return best is None or (choice.met, choice.value) > (best.met, best.value)
 
 
-def measure(
-    model: Path, limits: Sequence[tuple[float, ...]], original_bitops: int, images: Dataset
-) -> list[Point]:
-    """A model's operating points on these images, with each of the given sets of thresholds and its own."""
+def answers(model: Path, images: Dataset) -> np.ndarray:
+    """Which images a model gets right as it is, bool [N]."""
     network = checkpoint.load(model).network
-    exits = cost.exit_bitops(segment_layers(network))
+    return _right(exit_logits(network, images.images), network.thresholds, images)[0]
+
+
+def measure(
+    model: Path,
+    limits: Sequence[tuple[float, ...]],
+    original_bitops: int,
+    original_right: np.ndarray,
+    images: Dataset,
+) -> list[Point]:
+    """A model's operating points on these images, with its own thresholds and each of the given sets.
+
+    original_right: which of the images the original gets right, bool [N].
+    """
+    network = checkpoint.load(model).network
+    exits = np.asarray(cost.exit_bitops(segment_layers(network)))
     logits = exit_logits(network, images.images)
     points = []
     for limit in dict.fromkeys((network.thresholds, *limits)):
-        gated = thresholds.gate(logits, images.labels, limit, exits)
-        points.append(Point(tuple(limit), gated.accuracy, original_bitops / gated.bitops))
+        right, taken = _right(logits, limit, images)
+        lost = original_right.astype(np.int64) - right
+        points.append(
+            Point(
+                tuple(limit),
+                float(100 * right.mean()),
+                float(original_bitops / exits[taken].mean()),
+                float(100 * lost.std() / len(lost) ** 0.5),
+            )
+        )
     return points
+
+
+def _right(logits: np.ndarray, limit: tuple[float, ...], images: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Of logits [exits, N, classes]: which images are answered rightly, bool [N], and where they leave."""
+    taken = exits_taken(logits, limit)
+    return logits[taken, np.arange(len(taken))].argmax(axis=1) == images.labels, taken
 
 
 def most_ratio(bitops: Sequence[int], original_bitops: int) -> float:

@@ -14,7 +14,7 @@ from coc_runtime.errors import CocError
 from .goal import Choice, Point
 
 FILE = "auto.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class State(StrEnum):
@@ -130,4 +130,4 @@ def _trial(values: Mapping[str, Any]) -> Trial:
 
 
 def _point(values: Mapping[str, Any]) -> Point:
-    return Point(tuple(values["thresholds"]), values["accuracy"], values["bitops_cr"])
+    return Point(**{**values, "thresholds": tuple(values["thresholds"])})

@@ -60,10 +60,9 @@ def with_thresholds(chosen: Recipe, limits: tuple[float, ...]) -> Recipe:
 
 def _finished(out: Path, trial: Trial, data: chain.Data) -> Checkpoint:
     """A trial's model with the thresholds that were chosen, its last record telling what they do."""
-    assert trial.chosen is not None
     stage = checkpoint.load(out / FOLDER / work.STAGES / trial.key / work.MODEL)
     network, last = stage.network, stage.history[-1]
-    network.thresholds = trial.chosen.point.thresholds
+    network.thresholds = _point(trial).thresholds
     segments = segment_layers(network)
     exits = np.cumsum([cost.bitops(segment) for segment in segments]).tolist()
     uniform = np.cumsum([cost.uniform_bitops(s, chain.chain_bits(network)) for s in segments])
@@ -94,6 +93,7 @@ def _row(out: Path, trial: Trial, data: chain.Data) -> dict[str, Any]:
         "met": trial.chosen.met,
         "held_out_accuracy": point.accuracy,
         "held_out_bitops_cr": point.bitops_cr,
+        "held_out_error": point.error,
         "test_accuracy": last["accuracy"],
         "test_original_accuracy": history[0]["accuracy"],
         "test_images": last["test_images"],
@@ -107,7 +107,8 @@ def goal_text(found: Found) -> str:
     goal = found.goal
     if goal.kind is Kind.MAX_DROP:
         return (
-            f"at most {goal.amount:g} points of held-out accuracy below the original's {goal.original:.2f} %"
+            f"at most {goal.amount:g} points of held-out accuracy, one standard error included, below the "
+            f"original's {goal.original:.2f} %"
         )
     return f"at least {goal.amount:g} times fewer BitOps than the original on held-out images"
 
@@ -126,8 +127,8 @@ def markdown(found: Found, rows: Mapping[str, Mapping[str, Any]], images: int) -
         "",
         f"![held-out accuracy against BitOpsCR of all trials]({PICTURE})",
         "",
-        f"Settings and thresholds were chosen on the {images} held-out images, where the standard error of "
-        f"an accuracy is about {_error(found.best, images):.1f} points; the best of many looks better there "
+        f"Settings and thresholds were chosen on the {images} held-out images; what the best loses there has "
+        f"a standard error of {_point(found.best).error:.1f} points, and the best of many looks better there "
         "than it is. The test images were looked at only for this table.",
         "",
         "| trial | settings | held-out accuracy | BitOpsCR | epochs |",
@@ -142,11 +143,9 @@ def markdown(found: Found, rows: Mapping[str, Mapping[str, Any]], images: int) -
     return "\n".join(lines) + "\n"
 
 
-def _error(trial: Trial, images: int) -> float:
-    """Standard error of a trial's accuracy, in points."""
+def _point(trial: Trial) -> Point:
     assert trial.chosen is not None
-    share = trial.chosen.point.accuracy / 100
-    return float(100 * (share * (1 - share) / images) ** 0.5)
+    return trial.chosen.point
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -191,13 +190,12 @@ def _draw(path: Path, found: Found) -> None:
     axes.plot(*_columns(points), ".", color=plots.PALETTE[5], label="all trials")
     axes.plot(*_columns(frontier(points)), color=plots.PALETTE[0], label="frontier")
     for number, (name, trial) in enumerate((("by hand", found.by_hand), ("found", found.best)), start=1):
-        assert trial.chosen is not None
         look: dict[str, Any] = {
             "color": plots.PALETTE[number],
             "marker": plots.MARKERS[number],
             "markersize": 9,
         }
-        axes.plot(*_columns([trial.chosen.point]), linestyle="none", label=name, **look)
+        axes.plot(*_columns([_point(trial)]), linestyle="none", label=name, **look)
     limit, along = (
         (found.goal.original - found.goal.amount, axes.axhline)
         if found.goal.kind is Kind.MAX_DROP

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from coc_runtime import cost
 from coc_runtime.errors import CocError
 
@@ -95,6 +97,7 @@ class Search:
         self.best: Trial | None = None
         self.goal: Goal | None = None
         self.original_bitops = 0
+        self.original_right = np.zeros(0, bool)
 
     def go(self) -> Found:
         own = self._price(self.space.by_hand)
@@ -170,11 +173,10 @@ class Search:
         found = self._run(chosen, 1)
         self.original_bitops = found.measured.original_bitops
         model = self.folder / work.STAGES / path[0].key / work.MODEL
-        (own, *_) = goals.measure(model, (), self.original_bitops, self.data.calibration)
-        self.goal = Goal(self.wanted.kind, self.wanted.amount, own.accuracy)
-        self.show(
-            f"original: held-out {own.accuracy:.2f} %; {len(self.data.calibration.labels)} held-out images"
-        )
+        self.original_right = goals.answers(model, self.data.calibration)
+        accuracy = 100 * float(self.original_right.mean())
+        self.goal = Goal(self.wanted.kind, self.wanted.amount, accuracy)
+        self.show(f"original: held-out {accuracy:.2f} %; {len(self.original_right)} held-out images")
 
     def _run(self, chosen: Recipe, stages: int) -> run.Evaluation:
         """The chain so far, from the tree where it is there."""
@@ -194,7 +196,9 @@ class Search:
         for stages in range(1, len(path)):
             found = self._run(chosen, stages)
             limits = [point.thresholds for point in found.measured.points]
-            points = goals.measure(found.model, limits, self.original_bitops, self.data.calibration)
+            points = goals.measure(
+                found.model, limits, self.original_bitops, self.original_right, self.data.calibration
+            )
             most_accurate = max(point.accuracy for point in points)
             if not first and stages < len(path) - 1 and self.goal.has_lost(most_accurate, self._best):
                 why = f"held-out {most_accurate:.2f} % after {chosen.chain[:stages]}"
