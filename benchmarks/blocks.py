@@ -333,7 +333,7 @@ def claims() -> str:
     for name, study in studies.items():
         costs = study["cost"]
         lines.append(
-            f"- {name}: {costs['cases']} cases, seeds {', '.join(map(str, study['seeds']))}, "
+            f"- {name}: {costs['cases']} cases, {_seeds(study)}, "
             f"{study['images']:,} test images; {costs['stages']} stages in the tree instead of "
             f"{costs['stages_alone']:,} one by one, {costs['seconds'] / 60:.0f} minutes of training."
         )
@@ -343,6 +343,11 @@ def claims() -> str:
             if study[EVIDENCE[number]]
         ]
     return "\n".join(lines)
+
+
+def _seeds(study: Any) -> str:
+    count = len(study["seeds"])
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def paper_plan() -> str:

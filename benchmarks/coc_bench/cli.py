@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(options)
         if options.compare:
             old, new = options.compare
-            return _compare(old, new, options.fail_if_slower)
-        found = report.read(options.earlier) if options.earlier else _measure(options)
-        if options.json is not None:
-            files.write_json(options.json, found)
-        if options.html is not None:
-            from . import page
-
-            page.write(options.html, found)
-        tables.say(tables.summary(found))
+            with _told_of(old, new):
+                return _compare(old, new, options.fail_if_slower)
+        if options.earlier:
+            with _told_of(options.earlier):
+                _show(report.read(options.earlier), options)
+        else:
+            _show(_measure(options), options)
     except CocError as error:
         tables.say(f"coc-bench: error: {error}", sys.stderr)
         return MISTAKE
     return 0
+
+
+@contextmanager
+def _told_of(*reports: Path) -> Iterator[None]:
+    """What goes wrong for want of a part of reports that were read, as an error that names them."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        named = " or ".join(str(path) for path in reports)
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CocError(
+            f"{named}: is no whole report ({text}): give a file as coc-bench --json wrote it"
+        ) from error
+
+
+def _show(found: dict[str, Any], options: argparse.Namespace) -> None:
+    """The report in the files that were asked for, then on screen."""
+    if options.json is not None:
+        files.write_json(options.json, found)
+    summary = tables.summary(found)
+    if options.html is not None:
+        from . import page
+
+        page.write(options.html, found)
+    tables.say(summary)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -178,6 +178,26 @@ def test_what_is_not_a_report_is_told_in_one_line(
     assert captured.err.startswith("coc-bench: error: ") and captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--from", "--compare"])
+@pytest.mark.parametrize("key", ["backend", "samples", "latency_us", "expected_bitops", "exit_share"])
+def test_a_report_with_a_part_of_another_shape_is_told_in_one_line(
+    report: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, key: str
+) -> None:
+    spoiled = copy.deepcopy(report)
+    for run in spoiled["runs"]:
+        run[key] = {"mean": 1.0} if key == "latency_us" else [None]
+    path, page = tmp_path / "x.json", tmp_path / "page.html"
+    path.write_text(json.dumps(spoiled))
+    capsys.readouterr()
+    more = [str(path)] if option == "--compare" else ["--html", str(page)]
+    status, said = main([option, str(path), *more]), capsys.readouterr().err
+    assert "Traceback" not in said and not page.exists()
+    if option == "--compare" and key in ("latency_us", "exit_share"):
+        assert status == 0, "which it does not read so deep"
+    else:
+        assert status == 2 and said.count("\n") == 1 and f"{path}" in said and "is no whole report" in said
+
+
 def test_reports_with_nothing_in_common_are_refused(
     report: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
