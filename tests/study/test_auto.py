@@ -211,6 +211,7 @@ def test_an_interrupted_search_ends_like_an_undisturbed_one(
     assert auto(tmp_path, "--max-drop", DROP) == 130
     assert "the same command continues" in capsys.readouterr().err
     assert 2 <= len(log(tmp_path)["trials"]) < len(log(done)["trials"])
+    assert (tmp_path / "run/auto.png").stat().st_size > 500, "drawn while the search runs"
     assert auto(tmp_path, "--max-drop", DROP) == 0
     assert jobs.count(jobs[5]) == 2 and len(set(jobs)) == len(jobs) - 1, "only what was cut off trains again"
     assert log(tmp_path) == log(done)
@@ -252,11 +253,20 @@ def test_every_trial_has_a_line_and_the_run_its_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert auto(tmp_path, "--max-drop", DROP, "--budget-epochs", 12) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if line.startswith("#")]
     assert len(lines) == len(log(tmp_path)["trials"]) > 1
     first = log(tmp_path)["trials"][0]["chosen"]["point"]
     assert f"held-out {first['accuracy']:.2f} % at {first['bitops_cr']:.1f}x" in lines[0]
     assert "p.ratio=0.25 q.bits=1x8 e.positions=[0.4,0.7]" in lines[0] and "11 epochs, 1 left" in lines[0]
+    frontiers = [line.partition("frontier: ")[2] for line in printed if "frontier: " in line]
+    points = [
+        tuple(p[k] for k in ("bitops_cr", "accuracy")) for t in log(tmp_path)["trials"] for p in t["points"]
+    ]
+    kept = [p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points)]
+    ends = [f"{accuracy:.2f} % at {ratio:.1f}x" for ratio, accuracy in (max(kept), min(kept))]
+    assert 1 <= len(frontiers) <= len(lines) and len(set(frontiers)) == len(frontiers)
+    assert frontiers[-1].startswith(ends[0]) and frontiers[-1].endswith(ends[1])
     report = (tmp_path / "run/report.md").read_text()
     assert "## The search" in report and "| by hand | p.ratio=0.25" in report
     for name in ("auto.png", "report.png", "history.json", "recipe.json"):

@@ -58,7 +58,9 @@ def _goal(options: argparse.Namespace) -> tuple[Kind, float]:
 
 
 def _search(space: Space, wanted: Wanted, out: Path) -> int:
-    searching = search.Search(space, wanted, out, lambda line: print(line, flush=True))
+    searching = search.Search(
+        space, wanted, out, lambda line: print(line, flush=True), lambda found: result.draw(out, found)
+    )
     found = searching.go()
     compared = result.write(out, space, found)
     searching.finish(compared)

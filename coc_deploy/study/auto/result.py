@@ -43,7 +43,7 @@ def write(out: Path, space: Space, found: Found) -> dict[str, Any]:
     files.write_json(out / "recipe.json", final.as_dict())
     files.write_bytes(out / RECIPE, toml(final).encode())
     files.write_json(out / "history.json", list(best.history))
-    _draw(out / PICTURE, found)
+    draw(out, found)
     report.write(out, final, best.history)
     chain_part = (out / REPORT).read_text(encoding="utf-8")
     files.write_bytes(
@@ -183,8 +183,8 @@ def _assignments(values: Mapping[str, Any]) -> list[str]:
 
 
 @plots.style()
-def _draw(path: Path, found: Found) -> None:
-    """All operating points on the held-out images, their frontier, the recipe's point and the best one."""
+def draw(out: Path, found: Found) -> None:
+    """auto.png: all operating points on the held-out images, their frontier, the recipe's point, the best."""
     figure, axes = plots.figure(560, 380)
     points = [point for trial in found.trials for point in trial.points]
     axes.plot(*_columns(points), ".", color=plots.PALETTE[5], label="all trials")
@@ -206,7 +206,7 @@ def _draw(path: Path, found: Found) -> None:
     axes.set_xlabel("BitOpsCR on held-out images (times fewer BitOps than the original)")
     axes.set_ylabel("held-out accuracy (%)")
     axes.legend(loc="lower left")
-    plots.png(figure, path)
+    plots.png(figure, out / PICTURE)
 
 
 def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:

@@ -44,6 +44,9 @@ LOOKED_THROUGH = 5_000
 IDLE = 200
 """Trials in a row that cost nothing, after which the search ends."""
 
+SHOWN = 6
+"""Points of the frontier on a line."""
+
 Print = Callable[[str], None]
 
 
@@ -60,7 +63,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search ended with. best, by_hand: trials, chosen for the goal. why: it ended."""
+    """What a search ended with, or has so far. best, by_hand: trials, chosen for the goal. why: it ended."""
 
     best: Trial
     by_hand: Trial
@@ -80,10 +83,13 @@ def _path(chosen: Recipe) -> tuple[Node, ...]:
 
 
 class Search:
-    """A search in the folder of a run; show gets a line per trial."""
+    """A search in the folder of a run; show gets a line per trial and one for each frontier that is better
+    than the one before, draw what was found then."""
 
-    def __init__(self, space: Space, wanted: Wanted, out: Path, show: Print) -> None:
-        self.space, self.wanted, self.show = space, wanted, show
+    def __init__(
+        self, space: Space, wanted: Wanted, out: Path, show: Print, draw: Callable[[Found], None]
+    ) -> None:
+        self.space, self.wanted, self.show, self.draw = space, wanted, show, draw
         self.folder = out / FOLDER
         hand = space.recipe(space.by_hand)
         self.data = tree.load_data(hand.data)
@@ -118,6 +124,9 @@ class Search:
             asked, picked = proposal
             trial = self._trial(picked)
             proposals.tell(asked, trial)
+        return self._found(why)
+
+    def _found(self, why: str) -> Found:
         by_hand = self.log.trials[0]
         assert self.best is not None and self.goal is not None
         return Found(self.best, by_hand, tuple(self.log.trials), self.goal, self.spent, why)
@@ -164,7 +173,17 @@ class Search:
             self.best = trial
         self.log.add(trial, self._so_far())
         self.show(self._line(trial))
+        self._show_frontier(trial)
         return trial
+
+    def _show_frontier(self, trial: Trial) -> None:
+        """The frontier of all trials, if the last one has moved it."""
+        line = frontier([point for one in self.log.trials for point in one.points])
+        if not set(line) & set(trial.points):
+            return
+        at = np.unique(np.linspace(0, len(line) - 1, SHOWN).round().astype(int)).tolist()
+        self.show(f"     frontier: {', '.join(_shown(line[number]) for number in at)}")
+        self.draw(self._found(""))
 
     def _know_the_original(self, chosen: Recipe, path: Sequence[Node]) -> None:
         """What the goal is relative to. The first stage comes with it; its epochs are the first trial's."""
