@@ -205,83 +205,68 @@ static size_t image_bytes(const runner *self) {
     return (size_t)self->info.channels * self->info.height * self->info.width;
 }
 
-static PyObject *finish(runner *self, coc_status status, Py_buffer *buffers, Py_ssize_t count) {
-    release_all(buffers, count);
+#define MOST_ARRAYS 6
+
+/* Some of the session's calls: the images in the first array, its results into the others. */
+typedef coc_status computation(coc_session *session, const Py_buffer *arrays, size_t images);
+
+/* A method that takes `count` arrays of `sizes` bytes per image, the images first, and computes without the GIL. */
+static PyObject *compute(runner *self, computation *call, const size_t *sizes, Py_ssize_t count,
+                         PyObject *const *arguments, Py_ssize_t given) {
+    Py_buffer arrays[MOST_ARRAYS];
+    if (given != count)
+        return PyErr_Format(PyExc_TypeError, "takes %zd arrays, not %zd", count, given);
+    const Py_ssize_t images = take_buffers(self, arguments, sizes, count, arrays);
+    if (images < 0)
+        return NULL;
+    coc_session *session;
+    coc_status status = take_session(self, &session);
+    if (status == COC_OK) {
+        Py_BEGIN_ALLOW_THREADS
+        status = call(session, arrays, (size_t)images);
+        Py_END_ALLOW_THREADS
+        give_session(self, session);
+    }
+    release_all(arrays, count);
     if (status != COC_OK)
         return fail(self, status);
     return Py_NewRef(Py_None);
 }
 
+static coc_status run(coc_session *session, const Py_buffer *arrays, size_t images) {
+    const coc_result result = {arrays[1].buf, arrays[2].buf, arrays[3].buf, arrays[4].buf, arrays[5].buf};
+    return coc_run(session, arrays[0].buf, images, COC_PLANAR, &result);
+}
+
 /* run(images, logits, label, exit, confidence, bitops): planar images; results into the arrays. */
 static PyObject *runner_run(runner *self, PyObject *const *arguments, Py_ssize_t count) {
-    const size_t sizes[6] = {image_bytes(self), self->info.classes * sizeof(float), 8, 8, sizeof(float), 8};
-    Py_buffer buffers[6];
-    if (count != 6) {
-        PyErr_SetString(PyExc_TypeError, "run takes six arrays");
-        return NULL;
-    }
-    const Py_ssize_t images = take_buffers(self, arguments, sizes, 6, buffers);
-    if (images < 0)
-        return NULL;
-    coc_session *session;
-    coc_status status = take_session(self, &session);
-    if (status == COC_OK) {
-        const coc_result result = {buffers[1].buf, buffers[2].buf, buffers[3].buf, buffers[4].buf, buffers[5].buf};
-        Py_BEGIN_ALLOW_THREADS
-        status = coc_run(session, buffers[0].buf, (size_t)images, COC_PLANAR, &result);
-        Py_END_ALLOW_THREADS
-        give_session(self, session);
-    }
-    return finish(self, status, buffers, 6);
+    const size_t sizes[] = {image_bytes(self), self->info.classes * sizeof(float), 8, 8, sizeof(float), 8};
+    return compute(self, run, sizes, 6, arguments, count);
+}
+
+static coc_status run_all_exits(coc_session *session, const Py_buffer *arrays, size_t images) {
+    return coc_run_all_exits(session, arrays[0].buf, images, COC_PLANAR, arrays[1].buf);
 }
 
 /* run_all_exits(images, logits): logits are float32 [exits, N, classes]. */
 static PyObject *runner_run_all_exits(runner *self, PyObject *const *arguments, Py_ssize_t count) {
-    const size_t sizes[2] = {image_bytes(self), self->info.exits * self->info.classes * sizeof(float)};
-    Py_buffer buffers[2];
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "run_all_exits takes two arrays");
-        return NULL;
-    }
-    const Py_ssize_t images = take_buffers(self, arguments, sizes, 2, buffers);
-    if (images < 0)
-        return NULL;
-    coc_session *session;
-    coc_status status = take_session(self, &session);
-    if (status == COC_OK) {
-        Py_BEGIN_ALLOW_THREADS
-        status = coc_run_all_exits(session, buffers[0].buf, (size_t)images, COC_PLANAR, buffers[1].buf);
-        Py_END_ALLOW_THREADS
-        give_session(self, session);
-    }
-    return finish(self, status, buffers, 2);
+    const size_t sizes[] = {image_bytes(self), self->info.exits * self->info.classes * sizeof(float)};
+    return compute(self, run_all_exits, sizes, 2, arguments, count);
+}
+
+static coc_status profile(coc_session *session, const Py_buffer *arrays, size_t images) {
+    return coc_profile(session, arrays[0].buf, images, COC_PLANAR, arrays[1].buf);
+}
+
+/* profile(images, times): times are uint64 [N, operators + 1]. */
+static PyObject *runner_profile(runner *self, PyObject *const *arguments, Py_ssize_t count) {
+    const size_t sizes[] = {image_bytes(self), ((size_t)coc_model_operators(self->model) + 1) * sizeof(uint64_t)};
+    return compute(self, profile, sizes, 2, arguments, count);
 }
 
 /* operators(): how many the model has. */
 static PyObject *runner_operators(runner *self, PyObject *Py_UNUSED(none)) {
     return PyLong_FromUnsignedLong(coc_model_operators(self->model));
-}
-
-/* profile(images, times): times are uint64 [N, operators + 1]. */
-static PyObject *runner_profile(runner *self, PyObject *const *arguments, Py_ssize_t count) {
-    const size_t sizes[2] = {image_bytes(self), ((size_t)coc_model_operators(self->model) + 1) * sizeof(uint64_t)};
-    Py_buffer buffers[2];
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "profile takes two arrays");
-        return NULL;
-    }
-    const Py_ssize_t images = take_buffers(self, arguments, sizes, 2, buffers);
-    if (images < 0)
-        return NULL;
-    coc_session *session;
-    coc_status status = take_session(self, &session);
-    if (status == COC_OK) {
-        Py_BEGIN_ALLOW_THREADS
-        status = coc_profile(session, buffers[0].buf, (size_t)images, COC_PLANAR, buffers[1].buf);
-        Py_END_ALLOW_THREADS
-        give_session(self, session);
-    }
-    return finish(self, status, buffers, 2);
 }
 
 #define FUNCTION(function) (PyCFunction)(void (*)(void))(function)
