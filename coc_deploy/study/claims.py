@@ -52,11 +52,14 @@ def _pairs(results: Results) -> tuple[Status, str]:
         _listed("too few cases", few, _ahead),
         _listed("not measured", missing, lambda pair: pair.published),
     ]
-    if reversed_:
-        status = Status.CONTRADICTED
-    else:
-        status = Status.UNDECIDED if level or few or missing else Status.SUPPORTED
-    return status, _sentence(parts)
+    return _status(reversed_, (*level, *few, *missing)), _sentence(parts)
+
+
+def _status(against: Sequence[object], left_open: Sequence[object]) -> Status:
+    """Of a claim about several comparisons."""
+    if against:
+        return Status.CONTRADICTED
+    return Status.UNDECIDED if left_open else Status.SUPPORTED
 
 
 def _ahead(pair: Pair) -> str:
@@ -91,9 +94,7 @@ def _insertions(results: Results) -> tuple[Status, str]:
         _listed("unclear, with or without the third technique", unclear, _inserted),
         _listed("not measured", missing, before),
     ]
-    if broken:
-        return Status.CONTRADICTED, _sentence(parts)
-    return Status.UNDECIDED if unclear or missing else Status.SUPPORTED, _sentence(parts)
+    return _status(broken, (*unclear, *missing)), _sentence(parts)
 
 
 def _inserted(insertion: Insertion) -> str:
@@ -218,9 +219,7 @@ def _repeats(results: Results) -> tuple[Status, str]:
         _listed("unclear", unclear, _repeated),
         _listed("not measured", missing, str),
     ]
-    if against:
-        return Status.CONTRADICTED, _sentence(parts)
-    return Status.UNDECIDED if unclear or missing else Status.SUPPORTED, _sentence(parts)
+    return _status(against, (*unclear, *missing)), _sentence(parts)
 
 
 def agrees(repeat: Repeat) -> Status:
