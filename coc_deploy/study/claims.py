@@ -8,7 +8,7 @@ from .bootstrap import Estimate
 from .compare import Comparison
 from .law import Law
 from .published import published
-from .results import Insertion, Pair, Reached, Repeat, Results
+from .results import Insertion, Pair, Reached, Repeat, Results, Rival
 from .verdict import Claim, Status
 
 T = TypeVar("T")
@@ -145,22 +145,29 @@ def _sequences(results: Results) -> tuple[Status, str]:
     leading = [k for k in reached if all(_at(rows, best, k) >= _at(rows, name, k) for name in names)]
     beaten = [rival for rival in rivals if rival.near.better == best]
     better = [rival for rival in rivals if rival.near.better == rival.chain]
+    behind = [rival for rival in rivals if rival.whole.better == best]
     ahead = [rival for rival in rivals if rival.whole.better == rival.chain]
     parts = [
         f"up to {losses[-1]:g} points of loss {best} is surely ahead of {len(beaten)} of {len(rivals)} "
-        f"chains that begin with {best[0]}, over all accuracies of "
-        f"{sum(rival.whole.better == best for rival in rivals)}",
+        f"chains that begin with {best[0]}",
+        _listed(f"over all accuracies of {len(behind)}", behind, _overall) or "over all accuracies of none",
         f"it compresses most at {len(leading)} of {len(losses)} tolerated losses",
         *(_at_loss(rows, k, names) for k in reached if k not in leading),
         f"no chain loses at most {losses[-1]:g} points" if not reached else "",
         _listed("surely better than it", better, lambda rival: rival.chain),
-        _listed("over all accuracies surely better than it", ahead, lambda rival: rival.chain),
+        _listed("over all accuracies surely better than it", ahead, _overall),
         _published_exceptions(),
     ]
     if better:
         return Status.CONTRADICTED, _sentence(parts)
     complete = len(beaten) == len(rivals) == len(published().table1) - 1 and len(leading) == len(losses)
     return Status.SUPPORTED if complete else Status.UNDECIDED, _sentence(parts)
+
+
+def _overall(rival: Rival) -> str:
+    """A rival, and how many times more the better of the two compresses at the same accuracy, on average."""
+    ratio = rival.whole.factor
+    return f"{rival.chain} {factor(ratio if rival.whole.better != rival.chain else inverse(ratio))}"
 
 
 def _at(rows: Mapping[str, Reached], chain: str, k: int) -> float:

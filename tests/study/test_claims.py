@@ -121,14 +121,18 @@ D_FIRST = ("DPQE", "DQPE", "DPEQ", "DQEP", "DEPQ", "DEQP")
 def test_the_best_sequence_at_every_loss_supports_claim_4(tmp_path: Path) -> None:
     found = read(tmp_path, sequences(D_FIRST, dict.fromkeys(D_FIRST, 1.0) | {"DPQE": 6.0}))
     assert claim(4, found).status is Status.SUPPORTED
-    assert "most at 4 of 4 tolerated losses" in claim(4, found).evidence
+    evidence = claim(4, found).evidence
+    assert "most at 4 of 4 tolerated losses" in evidence
+    assert "over all accuracies of 5: " in evidence and evidence.count("6.00x (") == 5
 
 
 def test_a_surely_better_sequence_contradicts_claim_4(tmp_path: Path) -> None:
     found = read(tmp_path, sequences(D_FIRST, dict.fromkeys(D_FIRST, 1.0) | {"DEPQ": 6.0}))
     assert claim(4, found).status is Status.CONTRADICTED
     evidence = claim(4, found).evidence
-    assert "; surely better than it: DEPQ; over all accuracies surely better than it: DEPQ;" in evidence
+    assert (
+        "; surely better than it: DEPQ; over all accuracies surely better than it: DEPQ 6.00x (" in evidence
+    )
 
 
 def test_a_better_sequence_that_loses_more_than_claim_4_allows_is_named(tmp_path: Path) -> None:
@@ -141,13 +145,15 @@ def test_a_better_sequence_that_loses_more_than_claim_4_allows_is_named(tmp_path
     found = claim(4, read(tmp_path, far))
     assert found.status is Status.UNDECIDED
     assert (
-        "no chain loses at most 2 points; over all accuracies surely better than it: DEPQ" in found.evidence
+        "no chain loses at most 2 points; over all accuracies surely better than it: DEPQ 6.00x ("
+        in found.evidence
     )
 
 
 def test_equal_sequences_leave_claim_4_undecided(tmp_path: Path) -> None:
     found = read(tmp_path, sequences(D_FIRST, dict.fromkeys(D_FIRST, 1.0)))
     assert claim(4, found).status is Status.UNDECIDED
+    assert "over all accuracies of none" in claim(4, found).evidence
 
 
 def test_the_published_table_has_an_exception_of_its_own(tmp_path: Path) -> None:
