@@ -32,34 +32,41 @@ class Cost:
 
 
 def cost(table: Table) -> Cost:
-    """Totals from the table file alone."""
+    """Totals from the table file alone; without stages of an earlier grid that no case uses any more."""
     cases = {(s.kind, s.group, s.case, s.seed): s for s in table.samples}
+    used = {key for case in unique(s.case for s in table.samples) for key in _path(table, case)}
+    stages = [stage for stage in table.stages if stage.get("key") in used]
     return Cost(
         len(cases),
         len(table.samples),
-        len(table.stages),
+        len(stages),
         sum(len(s.chain) + 1 for s in cases.values()),
-        sum(int(stage.get("cached") or 0) for stage in table.stages),
-        sum(int(stage.get("epochs") or 0) for stage in table.stages),
+        sum(int(stage.get("cached") or 0) for stage in stages),
+        sum(int(stage.get("epochs") or 0) for stage in stages),
         sum(s.epochs for s in cases.values()),
-        sum(float(stage.get("seconds") or 0) for stage in table.stages),
-        len(unique(stage["worker"] for stage in table.stages if stage.get("worker"))),
+        sum(float(stage.get("seconds") or 0) for stage in stages),
+        len(unique(stage["worker"] for stage in stages if stage.get("worker"))),
         len(table.failures),
     )
 
 
 def stages_of(folder: Path, table: Table, sample: Sample) -> tuple[dict[str, Any], ...]:
     """Records of a case's stages, the original first, from DIR/stages; none where those folders are gone."""
-    parents = {stage.get("key"): stage.get("parent") for stage in table.stages}
-    keys: list[str] = []
-    key: str | None = sample.case
-    while key is not None and key in parents and key not in keys:
-        keys.append(key)
-        key = parents[key]
+    keys = _path(table, sample.case)
     records = [_record(folder / "stages" / key / "result.json") for key in reversed(keys)]
     if len(records) != len(sample.chain) + 1 or not all(records):
         return ()
     return tuple({name: record.get(name) for name in RECORDED} for record in records if record)
+
+
+def _path(table: Table, case: str) -> list[str]:
+    """Keys of a case's stages, the last one first."""
+    keys: list[str] = []
+    key: str | None = case
+    while key is not None and key in table.parents and key not in keys:
+        keys.append(key)
+        key = table.parents[key]
+    return keys
 
 
 def _record(path: Path) -> Mapping[str, Any] | None:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ class Table:
     stages: tuple[dict[str, Any], ...]
     failures: tuple[dict[str, Any], ...]
     meta: dict[str, str]
+
+    @cached_property
+    def parents(self) -> dict[str, str | None]:
+        """The stage before each stage, by their keys."""
+        return {str(stage.get("key")): stage.get("parent") for stage in self.stages}
 
     def of(self, kind: str, group: str | None = None) -> tuple[Sample, ...]:
         """Samples of a kind, or of one of its groups, in the file's order."""

@@ -200,6 +200,8 @@ def test_rows_that_the_study_no_longer_asks_for_go(tmp_path: Path, trained: list
     assert study(tmp_path, kind="repeat") == 0
     assert trained == [], "but their stages stay"
     assert {row["grp"] for row in studies.rows(tmp_path / "out")} == {"QQ", "original"}
+    cost = json.loads((tmp_path / "out/conclusions.json").read_text())["cost"]
+    assert cost["stages"] == 3 < len(studies.rows(tmp_path / "out", "stages")), "the original, Q and QQ"
 
 
 def test_other_code_computes_anew_unless_told_that_it_is_the_same(
