@@ -117,7 +117,7 @@ class Recipe:
             used["epoch_share"] = self.epoch_share
         prefix = self if not stages else dataclasses.replace(self, chain=stages)
         for index in range(len(stages) + 1):
-            used[prefix.section_name(index)] = _hashed(prefix.section(index))
+            used[prefix.section_name(index)] = hashed(prefix.section(index))
         return used
 
     def as_dict(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _section_name(letter: str, occurrence: int) -> str:
     return letter if occurrence == 1 else f"{letter}{occurrence}"
 
 
-def _hashed(section: Any) -> dict[str, Any]:
+def hashed(section: Any) -> dict[str, Any]:
     """What of a section goes into a stage's hash: its values, and the content of the files it names."""
     config = dataclasses.asdict(section)
     for key in ("weights", "checkpoint"):

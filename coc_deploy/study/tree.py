@@ -14,7 +14,7 @@ import coc_runtime
 
 from .. import checkpoint
 from ..chain import Data
-from ..recipe import Recipe
+from ..recipe import Recipe, hashed
 
 WITHOUT_EFFECT = ("study", "cli.py", "report.py", "listing.py", "locking.py", "__pycache__")
 """Parts of coc_deploy that no stage's result depends on."""
@@ -76,7 +76,7 @@ class Identity:
             # A given network may be pruned, quantized or have exits: the sections of what it went through are
             # read, also where the chain so far does not name them.
             went_through = _chain_of(recipe.original.checkpoint).lower()
-            leading["sections"] = {name: recipe.as_dict()[name] for name in sorted(set(went_through))}
+            leading["sections"] = {name: hashed(getattr(recipe, name)) for name in sorted(set(went_through))}
         text = json.dumps([stages, leading], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -324,7 +324,8 @@ def test_the_content_of_weights_is_part_of_the_key_not_their_place(tmp_path: Pat
 def test_the_recipes_of_the_repository_are_legal() -> None:
     folder = Path(__file__).parents[2] / "recipes"
     paths = [path for path in folder.rglob("*.toml") if not path.name.startswith("study-")]
-    paths = [path for path in paths if "weights" not in path.read_text()]
+    texts = {path: path.read_text() for path in paths}
+    paths = [path for path, text in texts.items() if "weights" not in text and "[auto]" not in text]
     assert {len(list((folder / kind).glob("*.toml"))) for kind in ("paper", "small")} == {12}
     for path in paths:
         loaded = recipe.load(path, [])

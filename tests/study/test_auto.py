@@ -300,6 +300,14 @@ def test_a_recipe_without_a_table_is_searched_around_its_own_settings(tmp_path: 
     assert [choice["d.narrow"] for choice in narrowed.axes[0].choices] == [0.8, 0.4, 0.6, 1.0]
 
 
+def test_the_search_of_the_repository_is_legal() -> None:
+    recipes = Path(__file__).parents[2] / "recipes"
+    (path,) = (path for path in recipes.glob("*.toml") if "[auto]" in path.read_text())
+    chosen, found = space.load(path, [])
+    assert chosen.chain == "PQE" and found.size == 64
+    assert found.recipe(found.by_hand) == chosen
+
+
 def test_keys_may_change_together_and_the_recipe_stays_a_choice(tmp_path: Path) -> None:
     text = RECIPE + "[auto]\np = [{ ratio = 0.5, round_to = 2 }, { ratio = 0.1, epochs = 3 }]\n"
     chosen, found = space.load(write(tmp_path, text), [])

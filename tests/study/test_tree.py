@@ -13,6 +13,7 @@ from tiny import float_network, quantized_network
 
 def keys(folder: Path, network: Network, went_through: str, *changes: str) -> tuple[str, ...]:
     """Keys of the original and of P in a chain that starts from a given network."""
+    folder.mkdir(exist_ok=True)
     given = folder / "model.pt"
     checkpoint.save(given, Checkpoint(network, meta={"chain": went_through}))
     path = folder / "recipe.toml"
@@ -35,3 +36,13 @@ def test_the_section_of_a_stage_that_a_given_network_went_through_counts(tmp_pat
     plain = keys(tmp_path, given, "Q")
     assert all(a != b for a, b in zip(keys(tmp_path, given, "Q", change), plain, strict=True))
     assert keys(tmp_path, given, "Q", "e.epochs=3") == plain
+
+
+def test_where_the_files_of_such_a_section_lie_does_not_count(tmp_path: Path) -> None:
+    found = set()
+    for name, content in (("a", b"weights"), ("b", b"weights"), ("c", b"others")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.pt").write_bytes(content)
+        weights = f"d.weights={tmp_path / name / 'weights.pt'}"
+        found.add(keys(tmp_path / name, float_network(), "D", "d.model=resnet8", weights))
+    assert len(found) == 2, "only what they hold"
