@@ -67,12 +67,9 @@ def measure(stage: Checkpoint, begun: Start, data: Data, logits: np.ndarray, cou
     cumulative = np.array(cost.exit_bitops(segments))
     uniform = np.cumsum([cost.uniform_bitops(segment, bits) for segment in segments])
     choices = [()] if network.exits is None else _choices(network, data, cumulative.tolist(), count)
-    right = logits.argmax(axis=2) == data.test.labels
-    images = np.arange(right.shape[1])
     points, correct, everywhere = [], [], []
     for choice in choices:
-        taken = exits_taken(logits, choice)
-        answered = right[taken, images]
+        answered, taken = answers(logits, data.test.labels, choice)
         expected = float(cumulative[taken].mean())
         points.append(
             Point(
@@ -81,7 +78,7 @@ def measure(stage: Checkpoint, begun: Start, data: Data, logits: np.ndarray, cou
                 bitops_cr=begun.bitops / expected,
                 bitops_cr_uniform=begun.bitops / float(uniform[taken].mean()),
                 expected_bitops=expected,
-                exit_share=tuple(np.bincount(taken, minlength=len(logits)) / len(images)),
+                exit_share=tuple(np.bincount(taken, minlength=len(logits)) / len(taken)),
             )
         )
         correct.append(answered)
@@ -99,6 +96,14 @@ def measure(stage: Checkpoint, begun: Start, data: Data, logits: np.ndarray, cou
         correct=np.stack(correct),
         taken=np.stack(everywhere).astype(np.uint8),
     )
+
+
+def answers(
+    logits: np.ndarray, labels: np.ndarray, limits: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of logits [exits, N, classes]: which images are answered rightly, bool [N], and where they leave."""
+    taken = exits_taken(logits, limits)
+    return logits[taken, np.arange(len(taken))].argmax(axis=1) == labels, taken
 
 
 def _choices(network: Network, data: Data, exit_bitops: list[int], count: int) -> list[tuple[float, ...]]:

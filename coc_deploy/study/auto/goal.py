@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from coc_runtime import cost
-from coc_runtime.arithmetic import exits_taken
 from coc_runtime.datasets import Dataset
 
 from ... import checkpoint
 from ...counting import segment_layers
 from ...network import exit_logits
+from .. import points
 
 SLACK = 2.0
 """Points of accuracy that a stage in the middle may lose beyond what is allowed: later stages train on."""
@@ -106,7 +106,7 @@ def better(choice: Choice, best: Choice | None) -> bool:
 def answers(model: Path, images: Dataset) -> np.ndarray:
     """Which images a model gets right as it is, bool [N]."""
     network = checkpoint.load(model).network
-    return _right(exit_logits(network, images.images), network.thresholds, images)[0]
+    return points.answers(exit_logits(network, images.images), images.labels, network.thresholds)[0]
 
 
 def measure(
@@ -123,11 +123,11 @@ def measure(
     network = checkpoint.load(model).network
     exits = np.asarray(cost.exit_bitops(segment_layers(network)))
     logits = exit_logits(network, images.images)
-    points = []
+    found = []
     for limit in dict.fromkeys((network.thresholds, *limits)):
-        right, taken = _right(logits, limit, images)
+        right, taken = points.answers(logits, images.labels, limit)
         lost = original_right.astype(np.int64) - right
-        points.append(
+        found.append(
             Point(
                 tuple(limit),
                 float(100 * right.mean()),
@@ -135,13 +135,7 @@ def measure(
                 float(100 * lost.std() / len(lost) ** 0.5),
             )
         )
-    return points
-
-
-def _right(logits: np.ndarray, limit: tuple[float, ...], images: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Of logits [exits, N, classes]: which images are answered rightly, bool [N], and where they leave."""
-    taken = exits_taken(logits, limit)
-    return logits[taken, np.arange(len(taken))].argmax(axis=1) == images.labels, taken
+    return found
 
 
 def most_ratio(bitops: Sequence[int], original_bitops: int) -> float:
