@@ -8,8 +8,9 @@ FUZZ_SECONDS ?= 600
 
 .PHONY: test lint demo native fuzz examples measurements embedding engines studies auto figures clean .venv
 
+# Two files of tests at a time on two cores.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

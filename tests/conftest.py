@@ -12,6 +12,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    import skips
+
+    skips.install(config)
+
+
 @dataclass(frozen=True)
 class TinyRun:
     """One finished run of tiny.RECIPE through coc-compress, which tests read but do not change."""

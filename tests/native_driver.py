@@ -1,6 +1,7 @@
 """Builds the C core with sanitizers and talks to it: tests/native/driver.c answers requests over pipes."""
 
 import concurrent.futures
+import fcntl
 import hashlib
 import os
 import re
@@ -72,9 +73,18 @@ def core_sources() -> list[Path]:
 
 
 def build_driver(target: Target) -> list[str]:
-    """The command that starts the driver, which lies under build/; only what changed is compiled again."""
+    """The command that starts the driver, which lies under build/; only what changed is compiled again.
+
+    One of several test processes builds it, the others wait for that.
+    """
     folder = ROOT / "build" / "native-tests" / target.name
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(target, folder)
+
+
+def _build(target: Target, folder: Path) -> list[str]:
     sources = [*core_sources(), DRIVER]
     objects = [folder / f"{path.stem}-{_digest(path, target)}.o" for path in sources]
 
