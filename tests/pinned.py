@@ -58,9 +58,8 @@ def corpus() -> Made:
         for exits in (0, 2):
             residual = gated(random_graph(bits + exits, bits, act_bits, exits, channels=5, size=7, classes=3))
             joined = gated(random_inception(bits, bits, act_bits, exits, channels=3, size=9))
-            oldest = 13 if exits else 18
-            yield from _packed(f"residual-{bits}x{act_bits}-{exits}", residual, [oldest, 21])
-            yield from _packed(f"joined-{bits}x{act_bits}-{exits}", joined, [oldest, 21])
+            yield from _packed(f"residual-{bits}x{act_bits}-{exits}", residual, [13, 21])
+            yield from _packed(f"joined-{bits}x{act_bits}-{exits}", joined, [13, 21])
     yield from _packed("regression", as_regression(random_graph(3, exits=2, channels=4, size=6)), [13, 21])
     yield from _packed("depthwise", depthwise_graph(2, 9), [21])
     for name, graph in single_operators().items():

@@ -122,11 +122,12 @@ class SegmentWriter:
         self.nodes.append(helper.make_node(op, inputs, [output], name, **attributes))
         return output
 
-    def largest(self, values: str, output: str) -> str:
-        """The largest of each row of [N, classes], [N]; before opset 18 axes were an attribute."""
+    def largest(self, values: str, output: str, keep: bool = False) -> str:
+        """The largest of each row of [N, classes], [N], or [N, 1] to keep; before opset 18 axes were an
+        attribute."""
         if self.opset < 18:
-            return self.node("ReduceMax", [values], output, axes=[1], keepdims=0)
-        return self.node("ReduceMax", [values, self.constants.sizes([1])], output, keepdims=0)
+            return self.node("ReduceMax", [values], output, axes=[1], keepdims=int(keep))
+        return self.node("ReduceMax", [values, self.constants.sizes([1])], output, keepdims=int(keep))
 
     def _write(self, node: Op, key: str) -> None:
         if isinstance(node, Conv):

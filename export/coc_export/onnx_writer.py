@@ -138,7 +138,7 @@ def _last(graph: Graph, writer: SegmentWriter) -> list[str]:
         return [logits, _exit_number(writer.nodes, k, f"x{k}"), confidence]
     confidence = _confidence(writer, logits, None, "confidence")
     # N times 0. With a Shape, OpenVINO 2026.4 computes the whole model wrongly where N is not fixed.
-    largest = writer.node("ReduceMax", [logits, writer.constants.sizes([1])], "xs", keepdims=1)
+    largest = writer.largest(logits, "xs", keep=True)
     return [logits, writer.node("ArgMax", [largest], "exit", axis=1, keepdims=0), confidence]
 
 
