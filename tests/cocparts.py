@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from coc_runtime import cocwrite
-from coc_runtime.coclayout import ALIGNMENT, HEADER, ROW, SCALE, SEGMENT, Header, Kind, Row
+from coc_runtime.coclayout import HEADER, ROW, SCALE, SEGMENT, Header, Kind, Row
 from coc_runtime.graph import Graph
+from coc_runtime.limits import WEIGHT_ALIGNMENT
 from coc_runtime.ops import Conv, Linear
 from graphs import random_graph, random_inception
 
@@ -42,7 +43,7 @@ class Parts:
         parts.append(self.description)
         at = HEADER.size + sum(map(len, parts))
         for packed in self.weights:
-            parts.append(bytes([self.padding]) * (-at % ALIGNMENT) + packed)
+            parts.append(bytes([self.padding]) * (-at % WEIGHT_ALIGNMENT) + packed)
             at += len(parts[-1])
         return parts
 

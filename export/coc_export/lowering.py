@@ -11,7 +11,8 @@ from coc_deploy.network import Network
 from coc_deploy.qat import ActQuant, QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QMaxPool, QPool
 from coc_runtime import arithmetic
 from coc_runtime.errors import CocError
-from coc_runtime.graph import LOGIT_BITS, Graph, Segment, Task, verify
+from coc_runtime.graph import Graph, Segment, Task, verify
+from coc_runtime.limits import LOGIT_BITS
 from coc_runtime.ops import (
     Add,
     AveragePool,

@@ -21,6 +21,7 @@ from coc_runtime import manifest, onnxfile
 from coc_runtime.arithmetic import gate_thresholds
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, Task, verify
+from coc_runtime.limits import MAX_EXITS
 
 from .onnx_nodes import Constants, SegmentWriter
 
@@ -41,8 +42,8 @@ def write_onnx(graph: Graph, *, packed: bool = True, opset: int = onnxfile.OPSET
     _check_opset(opset)
     verify(graph)
     exits = len(graph.thresholds)
-    if exits > onnxfile.MAX_EXITS:
-        raise CocError(f"{exits} early exits, one ONNX file nests {onnxfile.MAX_EXITS}: split it by segment")
+    if exits > MAX_EXITS:
+        raise CocError(f"{exits} early exits, one ONNX file nests {MAX_EXITS}: split it by segment")
     constants = Constants()
     aliases = {graph.input: "image"}
     if not exits:

@@ -14,7 +14,15 @@ import numpy as np
 from . import arithmetic, coclayout, files
 from .coclayout import ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, TASKS, VERSION, Header, Kind, Row
 from .errors import CocError
-from .graph import MAX_SCALE_EXPONENT, Graph, Segment, verify
+from .graph import Graph, Segment, verify
+from .limits import (
+    MAX_DESCRIPTION,
+    MAX_ELEMENTS,
+    MAX_FILE_BYTES,
+    MAX_NAME,
+    MAX_SCALE_EXPONENT,
+    WEIGHT_ALIGNMENT,
+)
 from .ops import (
     Add,
     AveragePool,
@@ -126,15 +134,13 @@ class _Reader:
 
     def _check_header(self) -> None:
         header = self.header
-        if header.file_size > files.MAX_BYTES:
+        if header.file_size > MAX_FILE_BYTES:
             raise CocError("the file is larger than 2 GB")
         if 0 in (header.channels, header.height, header.width):
             raise CocError(f"image {header.channels}x{header.height}x{header.width} is empty")
         coclayout.check_counts(header.operators, header.segments)
-        if not 1 <= header.description <= coclayout.MAX_DESCRIPTION:
-            raise CocError(
-                f"a description of {header.description} bytes, not 1 to {coclayout.MAX_DESCRIPTION}"
-            )
+        if not 1 <= header.description <= MAX_DESCRIPTION:
+            raise CocError(f"a description of {header.description} bytes, not 1 to {MAX_DESCRIPTION}")
         if header.task >= len(TASKS):
             raise CocError(f"task {header.task} is not known")
         if any(header.zero) or any(header.zeros):
@@ -232,9 +238,9 @@ class _Reader:
         count = 1
         for length in shape:
             count *= length
-        if count > coclayout.MAX_ELEMENTS:
-            raise CocError(f"weights {shape} exceed {coclayout.MAX_ELEMENTS}")
-        if any(self._take(-self.at % coclayout.ALIGNMENT)):
+        if count > MAX_ELEMENTS:
+            raise CocError(f"weights {shape} exceed {MAX_ELEMENTS}")
+        if any(self._take(-self.at % WEIGHT_ALIGNMENT)):
             raise CocError("the padding in front of its weights is not 0")
         packed = np.frombuffer(self._take(-(-row.weight_bits * count // 8)), np.uint8)
         unused = 8 * len(packed) - row.weight_bits * count
@@ -278,7 +284,7 @@ def _names(entry: Any) -> tuple[str, str]:
     if not isinstance(pair, list) or len(pair) != 2 or (pair is entry and pair[0] == pair[1]):
         raise CocError("the description names an operator by something else than one or two names")
     for name in pair:
-        if not isinstance(name, str) or not 1 <= len(name) <= 1000 or not name.isprintable():
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
             raise CocError("a name in the description is empty, too long or not printable")
     return pair[0], pair[1]
 

@@ -14,26 +14,26 @@ import numpy as np
 from . import cost
 from .arithmetic import Encoding
 from .errors import CocError
-from .graph import LOGIT_BITS, Graph, Task
+from .graph import Graph, Task
+from .limits import (
+    LOGIT_BITS,
+    MAX_BITOPS,
+    MAX_CHANNELS,
+    MAX_CONFIDENCE,
+    MAX_ELEMENTS,
+    MAX_OPERATORS,
+    MAX_SEGMENTS,
+    MAX_SIZE,
+    MAX_TOLERANCE,
+    WEIGHT_BITS,
+)
 from .ops import Tensor
 
 MAGIC = b"\x89COC\r\n\x1a\n"
 VERSION = 1
 CHECKED_FROM = 16
 """The checksum covers the bytes from here to the end of the file."""
-ALIGNMENT = 16
-"""Of every layer's weights."""
-
-MAX_OPERATORS = 4096
-MAX_SEGMENTS = 17
-MAX_CHANNELS = 1 << 16
-MAX_SIZE = (1 << 16) - 1
-"""Of an image's height and width."""
-MAX_ELEMENTS = 1 << 28
-"""Of a tensor per image, and of a layer's weights."""
-MAX_DESCRIPTION = 1 << 20
-MAX_BITOPS = (1 << 63) - 1
-LARGEST_THRESHOLD = {Task.CLASSIFICATION: 2.0, Task.REGRESSION: float(np.finfo(np.float32).max)}
+LARGEST_THRESHOLD = {Task.CLASSIFICATION: MAX_CONFIDENCE, Task.REGRESSION: MAX_TOLERANCE}
 """Of confidences (above 1 an image never leaves), and of tolerances."""
 
 TASKS = (Task.CLASSIFICATION, Task.REGRESSION)
@@ -140,7 +140,7 @@ def check_row(row: Row) -> None:
     for field, value in zip(Row._fields, row, strict=True):
         if value and field not in USED[Kind(row.kind)]:
             raise CocError(f"{field} is {value}, must be 0 for kind {row.kind}")
-    if row.has_weights and row.weight_bits not in (1, 2, 4, 8):
+    if row.has_weights and row.weight_bits not in WEIGHT_BITS:
         raise CocError(f"{row.weight_bits} weight bits are not supported (1, 2, 4 or 8)")
     if row.encoding >= len(ENCODINGS):
         raise CocError(f"weight encoding {row.encoding} is not known")

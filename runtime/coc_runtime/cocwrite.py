@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from . import arithmetic, cocfile, coclayout
-from .coclayout import ALIGNMENT, ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, TASKS, VERSION, Kind, Row
+from .coclayout import ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, TASKS, VERSION, Kind, Row
 from .errors import CocError
 from .graph import Graph, verify
+from .limits import MULTIPLIER_BITS, WEIGHT_ALIGNMENT
 from .ops import (
     Add,
     AveragePool,
@@ -50,7 +51,7 @@ def dump(graph: Graph) -> bytes:
     sections += [_scales(layer) for layer in layers if isinstance(layer, Conv)]
     body = bytearray(HEADER.size) + b"".join(sections) + description
     for layer in layers:
-        body += bytes(-len(body) % ALIGNMENT) + layer.weight.packed.tobytes()
+        body += bytes(-len(body) % WEIGHT_ALIGNMENT) + layer.weight.packed.tobytes()
     image = graph.tensors[graph.input]
     counts = (len(body), len(nodes), len(graph.segments), *image.shape, image.exponent)
     counts += (TASKS.index(graph.task),)
@@ -125,8 +126,8 @@ _KINDS: dict[type, Kind] = {
 def _scales(conv: Conv) -> bytes:
     """Odd parts and exponents of a convolution's scales."""
     odd = arithmetic.odd_part(conv.scale)
-    if odd.max() >= 1 << arithmetic.MULTIPLIER_BITS:
-        raise CocError(f"{conv.name}: a scale has more than {arithmetic.MULTIPLIER_BITS} significant bits")
+    if odd.max() >= 1 << MULTIPLIER_BITS:
+        raise CocError(f"{conv.name}: a scale has more than {MULTIPLIER_BITS} significant bits")
     stored = np.empty(len(odd), SCALE)
     stored["odd"], stored["exponent"] = odd, np.frexp(conv.scale / odd)[1] - 1
     return stored.tobytes()

@@ -9,13 +9,8 @@ import numpy as np
 from .arithmetic import Task as Task
 from .cost import LayerCost, exit_bitops
 from .errors import CocError
+from .limits import LOGIT_BITS, MAX_BITS, MAX_EXPONENT, MAX_SCALE_EXPONENT, WEIGHT_BITS
 from .ops import Conv, Flatten, Linear, MaxPool, Op, Tensor
-
-LOGIT_BITS = 32
-MAX_CLASSES = 65536
-MAX_EXPONENT = 32
-MAX_SCALE_EXPONENT = 60
-"""Of a channel's scale. With both limits every multiplier is a normal float32 number."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,7 @@ def _verify_tensor(tensor: Tensor) -> None:
         raise CocError(f"tensor {tensor.name}: exponent {tensor.exponent} is outside {limits}")
     if tensor.bits == LOGIT_BITS:
         allowed = [0]
-    elif 2 <= tensor.bits <= 8:
+    elif 2 <= tensor.bits <= MAX_BITS:
         allowed = [0, 1 << (tensor.bits - 1)]
     else:
         raise CocError(f"tensor {tensor.name}: {tensor.bits} bits are not supported (2 to 8)")
@@ -173,7 +168,7 @@ def _verify_parameters(node: Conv | Linear) -> None:
     weight, rank = node.weight, 4 if isinstance(node, Conv) else 2
     if weight.codes.ndim != rank or weight.codes.dtype != np.uint8 or weight.codes.size == 0:
         raise CocError(f"{node.name}: weight codes must be uint8 of rank {rank} and not empty")
-    if weight.bits not in (1, 2, 4, 8) or weight.codes.max() >= 1 << weight.bits:
+    if weight.bits not in WEIGHT_BITS or weight.codes.max() >= 1 << weight.bits:
         raise CocError(f"{node.name}: weight codes do not fit {weight.bits} bits (1, 2, 4 or 8)")
     channels = len(weight.codes)
     if node.bias.shape != (channels,) or node.bias.dtype != np.int32:

@@ -15,6 +15,7 @@ from .arithmetic import Encoding, unpack
 from .cost import bitops
 from .errors import CocError
 from .graph import Graph, Segment, Task, verify
+from .limits import MAX_ELEMENTS, MAX_NAME, ONNX_FIELD, WEIGHT_BITS
 from .ops import (
     OPS,
     Add,
@@ -32,9 +33,6 @@ from .ops import (
 
 FORMAT = 1
 """Version of this structure. A reader refuses what is newer than itself."""
-
-MAX_ELEMENTS = 1 << 28
-"""An activation with more elements per image is refused, so that running a file is bounded too."""
 
 Parameters = Callable[[str, str, tuple[int, ...]], np.ndarray]
 """(name, dtype, shape) -> array, or a CocError if the file holds no such array."""
@@ -164,7 +162,7 @@ class _Node:
 
     def _stride(self) -> int:
         stride: int = _get(self.row, "stride", int)
-        if not 1 <= stride < 1 << 16:
+        if not 1 <= stride < ONNX_FIELD:
             raise CocError(f"{self.name}: stride {stride} out of range")
         return stride
 
@@ -179,7 +177,7 @@ class _Node:
         weight = self._weight(4)
         kernel_h, kernel_w = weight.codes.shape[2:]
         pads, stride, groups = self._pads((kernel_h, kernel_w)), self._stride(), _get(self.row, "groups", int)
-        if not 1 <= groups < 1 << 16:
+        if not 1 <= groups < ONNX_FIELD:
             raise CocError(f"{self.name}: {groups} groups are out of range")
         scale = self.parameters(f"s{self.key}", "float32", weight.codes.shape[:1])
         return Conv(self.name, source, output, weight, self._bias(weight), scale, stride, pads, groups)
@@ -195,7 +193,7 @@ class _Node:
     def _weight(self, rank: int) -> Weight:
         shape = _integers(_get(self.row, "shape", list), rank)
         bits, count = _get(self.row, "bits", int), _product(shape)
-        if bits not in (1, 2, 4, 8):
+        if bits not in WEIGHT_BITS:
             raise CocError(f"{self.name}: {bits} weight bits are not supported (1, 2, 4 or 8)")
         encodings = {encoding.value: encoding for encoding in Encoding}
         encoding = _get(self.row, "encoding", str)
@@ -246,6 +244,6 @@ def _pick(tensors: list[Tensor], index: Any) -> Tensor:
 
 
 def _name(value: str) -> str:
-    if not value.isprintable() or not value or len(value) > 1000:
+    if not value.isprintable() or not value or len(value) > MAX_NAME:
         raise CocError("a name in the manifest is empty, too long or not printable")
     return value

@@ -12,6 +12,7 @@ import numpy as np
 from .arithmetic import Task
 from .errors import CocError
 from .graph import Segment
+from .limits import ONNX_PARTS, ONNX_TABLE_ROW
 from .ops import AveragePool, Conv, MaxPool
 from .protobuf import Message
 
@@ -28,9 +29,6 @@ GATE_OPS = frozenset(
 ConstantOfShape and a Cast that reads `xf`."""
 
 DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64"}
-MAX_TABLE_ROW = 8
-MAX_PARTS = 4096
-"""Tensors that one may be joined from."""
 
 GRAPH = {1: bytes, 2: bytes, 5: bytes, 11: bytes, 12: bytes}
 NODE = {1: bytes, 2: bytes, 3: bytes, 4: bytes, 5: bytes}
@@ -193,7 +191,7 @@ def _check_growth(node: _Node, known: dict[str, Initializer]) -> None:
     """Raise CocError for constants that broadcast or repeat beyond a few times the file's size."""
     if node.op == "Gather":
         table = known.get(node.inputs[0]) if node.inputs else None
-        if table is None or len(table.shape) != 2 or table.shape[1] > MAX_TABLE_ROW:
+        if table is None or len(table.shape) != 2 or table.shape[1] > ONNX_TABLE_ROW:
             raise CocError("a Gather does not read a table of packed weights")
     if node.op == "Mul":
         factor = known.get(node.inputs[-1]) if node.inputs else None
@@ -215,8 +213,8 @@ def _count_parts(node: _Node, parts: dict[str, int]) -> None:
     """
     counts = [parts.setdefault(name, 1) for name in node.inputs if name]
     total = sum(counts) if node.op == "Concat" else max(counts, default=1)
-    if total > MAX_PARTS:
-        raise CocError(f"more than {MAX_PARTS} tensors are joined to one")
+    if total > ONNX_PARTS:
+        raise CocError(f"more than {ONNX_PARTS} tensors are joined to one")
     for name in node.outputs:
         if name in parts:
             raise CocError(f"value {name[:40]!r} is read before it is written, or written twice")

@@ -6,9 +6,10 @@ from functools import cached_property
 import numpy as np
 
 from . import arithmetic
-from .arithmetic import EXACT_LIMIT, Encoding
+from .arithmetic import Encoding
 from .cost import LayerCost
 from .errors import CocError
+from .limits import EXACT_LIMIT, MAX_SHIFT, MAX_WINDOW
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,6 @@ class Tensor:
     def values(self, codes: np.ndarray) -> np.ndarray:
         """Codes [N, *shape] as the float32 numbers that they stand for."""
         return np.ldexp((codes.astype(np.int32) - self.zero_point).astype(np.float32), self.exponent)
-
-
-MAX_WINDOW = 255
-"""Height and width of a pool's window; larger ones are global."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +158,8 @@ class Add:
         return None
 
     def check(self, a: Tensor, b: Tensor) -> None:
-        if abs(a.exponent - b.exponent) > 7:
-            raise CocError(f"{self.name}: operand scales differ by more than 2**7")
+        if abs(a.exponent - b.exponent) > MAX_SHIFT:
+            raise CocError(f"{self.name}: operand scales differ by more than 2**{MAX_SHIFT}")
 
     def reference(
         self, a: Tensor, a_codes: np.ndarray, b: Tensor, b_codes: np.ndarray, output: Tensor
