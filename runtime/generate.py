@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from coc_runtime import coclayout, limits
-from coc_runtime.coclayout import HEADER, ROW, Header, Row
+from coc_runtime.coclayout import HEADER, Header
+from coc_runtime.ops import KINDS, Linear
+from coc_runtime.ops.row import EVERY, ROW, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS_H = ROOT / "runtime/native/coc_limits.h"
@@ -138,8 +140,7 @@ def operator_table() -> str:
     """Fields of an operator; a rule of its own for logits is that of the linear layer."""
     bits = ", ".join(map(str, limits.WEIGHT_BITS))
     exponents = f"-{limits.MAX_EXPONENT} to {limits.MAX_EXPONENT}"
-    kinds = sorted(int(kind) for kind in coclayout.USED)
-    logits = coclayout.Kind.LINEAR
+    kinds, logits = sorted(KINDS), Linear.KIND
     pads = {
         side: f"< kernel {size}"
         for side, size in zip(("top", "left", "bottom", "right"), ("height", "width") * 2, strict=True)
@@ -162,10 +163,10 @@ def operator_table() -> str:
         "zero": ("zero", "0"),
     }
     rows: list[tuple[str, ...]] = [("offset", "type", "field", "rule", "kinds that use it")]
-    for name, (offset, kind) in zip(Row._fields, _fields(ROW), strict=True):
-        using = [str(k) for k in kinds if name in coclayout.USED[coclayout.Kind(k)]]
+    for name, (offset, of) in zip(Row._fields, _fields(ROW), strict=True):
+        using = [str(kind) for kind in kinds if name in EVERY | KINDS[kind].FIELDS]
         users = "all" if len(using) == len(kinds) else ", ".join(using) or "none"
-        rows.append((offset, kind, *rules[name], users))
+        rows.append((offset, of, *rules[name], users))
     return _table(rows)
 
 

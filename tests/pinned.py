@@ -23,9 +23,9 @@ from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.network import Network
 from coc_deploy.qat import ActQuant
 from coc_deploy.rewriting import QuantSpec
-from coc_export.float_onnx import write_float
 from coc_export.lowering import lower
-from coc_export.onnx_writer import write_onnx, write_segments
+from coc_export.onnx.float_network import write_float
+from coc_export.onnx.writer import write_onnx, write_segments
 from coc_runtime import cocwrite, onnxfile
 from coc_runtime.graph import Graph
 from graphs import as_regression, depthwise_graph, random_graph, random_inception

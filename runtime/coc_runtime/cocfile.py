@@ -5,37 +5,21 @@ does state is checked before it is used; nothing is allocated beyond what the fi
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import arithmetic, coclayout, files
-from .coclayout import ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, TASKS, VERSION, Header, Kind, Row
+from .coclayout import HEADER, MAGIC, SEGMENT, TASKS, VERSION, Header
 from .errors import CocError
 from .graph import Graph, Segment, verify
-from .limits import (
-    MAX_DESCRIPTION,
-    MAX_ELEMENTS,
-    MAX_FILE_BYTES,
-    MAX_NAME,
-    MAX_SCALE_EXPONENT,
-    WEIGHT_ALIGNMENT,
-)
-from .ops import (
-    Add,
-    AveragePool,
-    Concat,
-    Conv,
-    Flatten,
-    GlobalAveragePool,
-    Linear,
-    MaxPool,
-    Op,
-    Tensor,
-    Weight,
-)
+from .limits import MAX_DESCRIPTION, MAX_ELEMENTS, MAX_FILE_BYTES, MAX_NAME, WEIGHT_ALIGNMENT
+from .ops import KINDS, Op, Tensor, Weight
+from .ops.row import ENCODINGS, PER_CHANNEL, ROW, Row, Stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,16 +94,14 @@ class _Reader:
             _at_operator(index, coclayout.check_row, row)
         segments = list(SEGMENT.iter_unpack(self._take(SEGMENT.size * header.segments)))
         thresholds = self._thresholds()
-        layers = [row for row in rows if row.has_weights]
-        biases = self._per_channel(layers, np.dtype("<i4"))
-        scales = self._per_channel([row for row in layers if row.kind == Kind.CONV], SCALE)
+        sections = {name: self._section(name, rows) for name in PER_CHANNEL}
         names, meta = self._description()
         image = (header.channels, header.height, header.width)
         tensors = [Tensor(names[0][1], image, 8, 128, header.exponent)]
         coclayout.check_tensor(tensors[0])
         nodes: list[Op] = []
         for index, row in enumerate(rows):
-            node, output = _at_operator(index, self._operator, row, names[index + 1], tensors, biases, scales)
+            node, output = _at_operator(index, self._operator, row, names[index + 1], tensors, sections)
             coclayout.check_tensor(output)
             nodes.append(node)
             tensors.append(output)
@@ -161,8 +143,10 @@ class _Reader:
             raise CocError(f"thresholds {values.tolist()} are not all between 0 and {most:g}")
         return tuple(values.tolist())
 
-    def _per_channel(self, layers: list[Row], dtype: np.dtype) -> "_Channels":
-        count = sum(row.channels for row in layers)
+    def _section(self, name: str, rows: list[Row]) -> "_Channels":
+        """The numbers that some operators have for each output channel."""
+        count = sum(row.channels for row in rows if name in KINDS[row.kind].SECTIONS)
+        dtype = PER_CHANNEL[name]
         return _Channels(np.frombuffer(self._take(dtype.itemsize * count), dtype))
 
     def _description(self) -> tuple[list[tuple[str, str]], dict[str, Any]]:
@@ -187,52 +171,22 @@ class _Reader:
         return pairs, meta
 
     def _operator(
-        self,
-        row: Row,
-        names: tuple[str, str],
-        tensors: list[Tensor],
-        biases: "_Channels",
-        scales: "_Channels",
+        self, row: Row, names: tuple[str, str], tensors: list[Tensor], sections: "Mapping[str, _Channels]"
     ) -> tuple[Op, Tensor]:
         """An operator and what it writes; takes its parameters."""
-        for index in (row.input, row.second):
+        read = (row.input, row.second)
+        for index in read:
             if index >= len(tensors):
                 raise CocError(f"reads tensor {index} before it is written")
+        kind = KINDS[row.kind]
+        sources = tuple(tensors[index] for index in read[: kind.INPUTS])
         name, output = names
-        source, second = tensors[row.input], tensors[row.second]
-        node: Op
-        if row.kind in (Kind.ADD, Kind.CONCAT):
-            node = (Add if row.kind == Kind.ADD else Concat)(name, (source.name, second.name), output)
-            shape = node.output_shape(source, second)
-        elif row.kind in (Kind.GLOBAL_AVERAGE_POOL, Kind.FLATTEN):
-            node = (Flatten if row.kind == Kind.FLATTEN else GlobalAveragePool)(name, source.name, output)
-            shape = node.output_shape(source)
-        elif row.kind in (Kind.MAX_POOL, Kind.AVERAGE_POOL):
-            pool = MaxPool if row.kind == Kind.MAX_POOL else AveragePool
-            kernel = (row.kernel_height, row.kernel_width)
-            node = pool(name, source.name, output, kernel, row.stride, row.pads)
-            shape = node.output_shape(source)
-        elif row.kind == Kind.LINEAR:
-            if len(source.shape) != 1:
-                raise CocError(f"input {source.shape} has no single dimension")
-            weight, bias = self._weight(row, (row.channels, source.shape[0])), biases.take(row)
-            exponent = row.exponent - source.exponent
-            node = Linear(name, source.name, output, weight, bias.astype(np.int32), exponent)
-            shape = node.output_shape(source)
-        else:
-            node = self._conv(row, names, source, biases, scales)
-            shape = node.output_shape(source)
-        return node, Tensor(output, shape, row.bits, row.zero_point, row.exponent)
 
-    def _conv(
-        self, row: Row, names: tuple[str, str], source: Tensor, biases: "_Channels", scales: "_Channels"
-    ) -> Conv:
-        if len(source.shape) != 3 or source.shape[0] % row.groups or row.channels % row.groups:
-            raise CocError(f"{row.groups} groups do not divide {source.shape} and {row.channels} channels")
-        per_group = source.shape[0] // row.groups
-        weight = self._weight(row, (row.channels, per_group, row.kernel_height, row.kernel_width))
-        bias, scale = biases.take(row).astype(np.int32), _scale(scales.take(row))
-        return Conv(names[0], source.name, names[1], weight, bias, scale, row.stride, row.pads, row.groups)
+        def per_channel(section: str) -> np.ndarray:
+            return sections[section].take(row.channels)
+
+        node = kind.from_row(Stored(row, name, sources, output, partial(self._weight, row), per_channel))
+        return node, Tensor(output, node.output_shape(*sources), row.bits, row.zero_point, row.exponent)
 
     def _weight(self, row: Row, shape: tuple[int, ...]) -> Weight:
         count = 1
@@ -251,14 +205,14 @@ class _Reader:
 
 
 class _Channels:
-    """Numbers per output channel, dealt out layer by layer."""
+    """Numbers per output channel, dealt out operator by operator."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values, self.at = values, 0
 
-    def take(self, row: Row) -> np.ndarray:
-        self.at += row.channels
-        return self.values[self.at - row.channels : self.at]
+    def take(self, count: int) -> np.ndarray:
+        self.at += count
+        return self.values[self.at - count : self.at]
 
 
 def _at_operator(index: int, function: Any, *arguments: Any) -> Any:
@@ -267,15 +221,6 @@ def _at_operator(index: int, function: Any, *arguments: Any) -> Any:
         return function(*arguments)
     except CocError as error:
         raise CocError(f"operator {index}: {error}") from None
-
-
-def _scale(stored: np.ndarray) -> np.ndarray:
-    """float32 [O] of stored odd parts and exponents."""
-    values = np.ldexp(stored["odd"].astype(np.float64), stored["exponent"].astype(np.int32))
-    limit = 2.0**MAX_SCALE_EXPONENT
-    if not (stored["odd"] % 2 == 1).all() or values.min() < 1 / limit or values.max() > limit:
-        raise CocError(f"a scale is not odd * 2**e between 2**-{MAX_SCALE_EXPONENT} and its inverse")
-    return values.astype(np.float32)
 
 
 def _names(entry: Any) -> tuple[str, str]:

@@ -13,14 +13,13 @@ from .arithmetic import Task
 from .errors import CocError
 from .graph import Segment
 from .limits import ONNX_PARTS, ONNX_TABLE_ROW
-from .ops import AveragePool, Conv, MaxPool
+from .ops import OPS
 from .protobuf import Message
 
-SEGMENT_OPS = frozenset(
-    ["Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "DequantizeLinear", "Flatten", "Gather", "Gemm"]
-    + ["GlobalAveragePool", "MaxPool", "Mul", "QuantizeLinear", "ReduceSum", "Reshape", "Slice"]
-)
-"""Operators that compute a segment."""
+SEGMENT_OPS = frozenset[str]().union(*(op.ONNX for op in OPS))
+"""Types of the nodes that compute a segment."""
+WINDOW_OPS = frozenset[str]().union(*(op.ONNX_WINDOWS for op in OPS))
+"""Types of the nodes whose attributes must be those of the manifest's operators."""
 GATE_OPS = frozenset(
     ["Abs", "ArgMax", "Constant", "ConstantOfShape", "GreaterOrEqual", "Identity", "If", "Neg", "ReduceMax"]
     + ["Shape", "Softmax", "Split", "Sub"]
@@ -101,43 +100,18 @@ def read_levels(graph: memoryview, count: int) -> tuple[Level, ...]:
     return tuple(levels)
 
 
-def window(node: Conv | MaxPool | AveragePool) -> tuple[str, dict[str, list[int]]]:
-    """The ONNX operator that moves a window for a node, and its attributes but those of default value."""
-    op, attributes = type(node).__name__, {}
-    if isinstance(node, AveragePool) and not divides_exactly(node.kernel[0] * node.kernel[1]):
-        op = "Conv"  # sums the window
-    if isinstance(node, MaxPool | AveragePool) and op != "Conv":
-        attributes["kernel_shape"] = list(node.kernel)
-    if node.stride != 1:
-        attributes["strides"] = [node.stride] * 2
-    if any(node.pads):
-        attributes["pads"] = list(node.pads)
-        if op == "AveragePool":
-            attributes["count_include_pad"] = [1]
-    if isinstance(node, Conv) and node.groups != 1:
-        attributes["group"] = [node.groups]
-    return op, attributes
-
-
-def divides_exactly(count: int) -> bool:
-    """Whether a float mean of integers below 2**24 is exact: `count` is a power of two."""
-    return count & (count - 1) == 0
-
-
 def check_windows(level: Level, segment: Segment) -> None:
     """Raise CocError unless the level's convolutions and pools are the manifest's, with their attributes."""
-    nodes = [
-        node for node in map(_node, level.segment_nodes) if node.op in ("Conv", "MaxPool", "AveragePool")
-    ]
-    stated = [node for node in segment.nodes if isinstance(node, Conv | MaxPool | AveragePool)]
+    nodes = [node for node in map(_node, level.segment_nodes) if node.op in WINDOW_OPS]
+    stated = [(node.name, window) for node in segment.nodes if (window := node.onnx_window()) is not None]
     if len(nodes) != len(stated):
         raise CocError(
             f"the ONNX graph has {len(nodes)} convolutions and pools in a segment of {len(stated)}"
         )
-    for node, expected in zip(nodes, stated, strict=True):
-        if (node.op, node.integers()) != window(expected):
+    for node, (name, window) in zip(nodes, stated, strict=True):
+        if (node.op, node.integers()) != window:
             found = f"{node.op} in the ONNX graph, with {str(node.integers())[:100]}"
-            raise CocError(f"{expected.name}: is {found}")
+            raise CocError(f"{name}: is {found}")
 
 
 def _initializers(parts: Iterable[memoryview], known: dict[str, Initializer]) -> dict[str, Initializer]:

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from coc_export.onnx_writer import write_onnx, write_segments
+from coc_export.onnx.writer import write_onnx, write_segments
 from coc_runtime import arithmetic, onnxfile
 from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.backends.reference import ReferenceBackend

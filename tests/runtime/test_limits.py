@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coc_runtime import coclayout, limits
+from coc_runtime.ops.row import ROW
 
 ROOT = Path(__file__).parents[2]
 GENERATE = ROOT / "runtime/generate.py"
@@ -60,7 +61,7 @@ def test_the_public_header_states_the_same_limits() -> None:
 
 
 def test_the_sizes_of_structures_are_those_of_their_layouts() -> None:
-    sizes = [layout.size for layout in (coclayout.HEADER, coclayout.ROW, coclayout.SEGMENT)]
+    sizes = [layout.size for layout in (coclayout.HEADER, ROW, coclayout.SEGMENT)]
     assert sizes == [limits.HEADER_BYTES, limits.OPERATOR_BYTES, limits.SEGMENT_BYTES]
 
 

@@ -23,7 +23,9 @@ from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, Task, verify
 from coc_runtime.limits import MAX_EXITS
 
-from .onnx_nodes import Constants, SegmentWriter
+from .constants import Constants
+from .nodes import write_segment
+from .segment import SegmentWriter
 
 OUTPUTS = ["logits", "exit", "confidence"]
 
@@ -48,7 +50,7 @@ def write_onnx(graph: Graph, *, packed: bool = True, opset: int = onnxfile.OPSET
     aliases = {graph.input: "image"}
     if not exits:
         aliases[graph.segments[0].logits] = "logits"
-    levels = [SegmentWriter(graph, k, constants, aliases, packed, opset) for k in range(exits + 1)]
+    levels = [write_segment(graph, k, constants, aliases, packed, opset) for k in range(exits + 1)]
     results = _last(graph, levels[-1])
     for k in reversed(range(exits)):
         inner = _subgraph(graph, f"segment{k + 1}", levels[k + 1], results)
@@ -90,7 +92,7 @@ def write_segments(graph: Graph, opset: int = onnxfile.OPSET) -> list[onnx.Model
         if segment.carry is not None:
             aliases[segment.carry] = f"carry{k}"
         constants = Constants()
-        writer = SegmentWriter(graph, k, constants, aliases | {source: read}, opset=opset)
+        writer = write_segment(graph, k, constants, aliases | {source: read}, opset=opset)
         if segment.carry == source:
             writer.node("Identity", [read], f"carry{k}")
         compares = k > 0 and graph.task is Task.REGRESSION
