@@ -67,9 +67,11 @@ auto: $(INSTALLED)
 	$(BIN)/python benchmarks/auto.py digits
 	$(BIN)/python benchmarks/auto.py cifar10
 
-# The figures of README.md and of pages in docs, and the picture, from the committed JSON; programs in docs from their files.
+# The figures of README.md and of pages in docs, and the picture, from the committed JSON; programs in docs from their files;
+# the C core's limits and the tables of docs/format.md from coc_runtime.
 figures: $(INSTALLED)
 	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python runtime/generate.py
 
 .venv: $(INSTALLED)
 

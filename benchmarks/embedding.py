@@ -69,7 +69,7 @@ def fill(path: Path, model: Path, data: str) -> Folder:
     """Export a model.pt and write the test split of its data as files."""
     from coc_deploy import checkpoint
     from coc_export.lowering import lower
-    from coc_export.onnx_writer import write_onnx
+    from coc_export.onnx.writer import write_onnx
 
     graph = lower(checkpoint.load(model), model)
     folder = Folder(path, datasets.load(data, "test").images)

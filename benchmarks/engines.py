@@ -21,7 +21,7 @@ import onnx
 
 from coc_deploy import checkpoint
 from coc_export.lowering import lower
-from coc_export.onnx_writer import write_onnx, write_segments
+from coc_export.onnx.writer import write_onnx, write_segments
 from coc_runtime import Session, arithmetic, datasets, files
 from coc_runtime.environment import environment
 from coc_runtime.graph import Graph, Task

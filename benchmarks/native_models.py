@@ -25,9 +25,9 @@ import numpy as np
 from coc_deploy import checkpoint
 from coc_deploy.models import Architecture
 from coc_deploy.network import Network
-from coc_export.float_onnx import write_float
 from coc_export.lowering import lower
-from coc_export.onnx_writer import write_onnx
+from coc_export.onnx.float_network import write_float
+from coc_export.onnx.writer import write_onnx
 from coc_runtime import cocwrite, datasets, files
 from coc_runtime.backends.native import levels
 from coc_runtime.environment import environment

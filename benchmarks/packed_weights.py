@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from coc_export.onnx_writer import write_onnx
+from coc_export.onnx.writer import write_onnx
 from coc_runtime import onnxfile
 from coc_runtime.environment import environment
 from coc_runtime.errors import CocError

@@ -4,7 +4,8 @@ import numpy as np
 
 from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
-from coc_runtime.graph import LOGIT_BITS, Graph, Segment
+from coc_runtime.graph import Graph, Segment
+from coc_runtime.limits import LOGIT_BITS
 from coc_runtime.ops import Add, Conv, GlobalAveragePool, Linear, Op, Tensor, Weight
 
 

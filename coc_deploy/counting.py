@@ -1,5 +1,6 @@
 """MACs, BitOps and stored bits of a network, float or quantized, segment by segment."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,33 +49,59 @@ class _Recorder(fx.Interpreter):
         return result
 
     def _cost(self, name: str, node: fx.Node, module: nn.Module, result: torch.Tensor) -> LayerCost | None:
-        if isinstance(module, QConv):
-            weights, pixels = module.weight.numel(), result.shape[2] * result.shape[3]
-            bits = module.sources[0].bits
-            return LayerCost(name, weights * pixels, weights, module.weight_bits, bits, 2 * result.shape[1])
-        if isinstance(module, QLinear):
-            weights, bits = module.weight.numel(), module.sources[0].bits
-            return LayerCost(name, weights, weights, module.weight_bits, bits, result.shape[1])
-        if isinstance(module, nn.Conv2d):
-            weights, pixels = module.weight.numel(), result.shape[2] * result.shape[3]
-            own = self._beside(node, module)
-            return LayerCost(name, weights * pixels, weights, FLOAT_BITS, FLOAT_BITS, own)
-        if isinstance(module, nn.Linear):
-            weights = module.weight.numel()
-            own = self._beside(node, module)
-            return LayerCost(name, weights, weights, FLOAT_BITS, FLOAT_BITS, own)
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            before = self.layers.get(str(node.all_input_nodes[0].target))
-            if not isinstance(before, nn.Conv2d | nn.Linear):  # on its own: stored, but costs nothing
-                return LayerCost(name, 0, 0, FLOAT_BITS, FLOAT_BITS, 2 * module.num_features)
-        return None
+        count = next((COSTS[kind] for kind in type(module).__mro__ if kind in COSTS), None)
+        return None if count is None else count(self, name, node, module, result)
 
-    def _beside(self, node: fx.Node, module: nn.Conv2d | nn.Linear) -> int:
+    def beside(self, node: fx.Node, module: nn.Conv2d | nn.Linear) -> int:
         """Numbers stored beside a float layer's weights: its bias and the batch-norms that read it."""
         norms = [self.layers.get(str(user.target)) for user in node.users]
         own = 0 if module.bias is None else module.bias.numel()
         kinds = nn.BatchNorm2d | nn.BatchNorm1d
         return own + sum(2 * norm.num_features for norm in norms if isinstance(norm, kinds))
+
+
+def _quantized_conv(at: _Recorder, name: str, node: fx.Node, unit: QConv, result: torch.Tensor) -> LayerCost:
+    weights, pixels = unit.weight.numel(), result.shape[2] * result.shape[3]
+    bits = unit.sources[0].bits
+    return LayerCost(name, weights * pixels, weights, unit.weight_bits, bits, 2 * result.shape[1])
+
+
+def _quantized_linear(
+    at: _Recorder, name: str, node: fx.Node, unit: QLinear, result: torch.Tensor
+) -> LayerCost:
+    weights, bits = unit.weight.numel(), unit.sources[0].bits
+    return LayerCost(name, weights, weights, unit.weight_bits, bits, result.shape[1])
+
+
+def _conv(at: _Recorder, name: str, node: fx.Node, conv: nn.Conv2d, result: torch.Tensor) -> LayerCost:
+    weights, pixels = conv.weight.numel(), result.shape[2] * result.shape[3]
+    return LayerCost(name, weights * pixels, weights, FLOAT_BITS, FLOAT_BITS, at.beside(node, conv))
+
+
+def _linear(at: _Recorder, name: str, node: fx.Node, linear: nn.Linear, result: torch.Tensor) -> LayerCost:
+    weights = linear.weight.numel()
+    return LayerCost(name, weights, weights, FLOAT_BITS, FLOAT_BITS, at.beside(node, linear))
+
+
+def _norm(
+    at: _Recorder, name: str, node: fx.Node, norm: nn.BatchNorm2d | nn.BatchNorm1d, result: torch.Tensor
+) -> LayerCost | None:
+    """Batch-norm on its own is stored, but costs nothing; behind a layer it is stored with that."""
+    before = at.layers.get(str(node.all_input_nodes[0].target))
+    if isinstance(before, nn.Conv2d | nn.Linear):
+        return None
+    return LayerCost(name, 0, 0, FLOAT_BITS, FLOAT_BITS, 2 * norm.num_features)
+
+
+COSTS: dict[type, Callable[[_Recorder, str, fx.Node, Any, torch.Tensor], LayerCost | None]] = {
+    QConv: _quantized_conv,
+    QLinear: _quantized_linear,
+    nn.Conv2d: _conv,
+    nn.Linear: _linear,
+    nn.BatchNorm2d: _norm,
+    nn.BatchNorm1d: _norm,
+}
+"""What a module costs, by its class; other modules cost nothing."""
 
 
 def cumulative_share(network: Network) -> dict[str, float]:

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from coc_export.onnx_writer import write_onnx
+from coc_export.onnx.writer import write_onnx
 from coc_runtime import onnxfile
 from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.session import Session

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from coc_export.onnx_writer import write_onnx
+from coc_export.onnx.writer import write_onnx
 from coc_runtime import cocwrite
 from coc_runtime.session import Session
 from graphs import random_graph, random_images

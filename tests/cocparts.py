@@ -1,6 +1,7 @@
 """A .coc file taken apart, so that tests can change any field and put it together again."""
 
 import json
+import re
 import struct
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,10 +9,24 @@ from typing import Any
 import numpy as np
 
 from coc_runtime import cocwrite
-from coc_runtime.coclayout import ALIGNMENT, HEADER, ROW, SCALE, SEGMENT, Header, Kind, Row
+from coc_runtime.coclayout import HEADER, SEGMENT, Header
 from coc_runtime.graph import Graph
-from coc_runtime.ops import Conv, Linear
+from coc_runtime.limits import WEIGHT_ALIGNMENT
+from coc_runtime.ops import KINDS, Concat, Conv, Flatten, GlobalAveragePool, Linear
+from coc_runtime.ops.row import PER_CHANNEL, ROW, Row
 from graphs import random_graph, random_inception
+
+SCALE = PER_CHANNEL["scales"]
+
+
+def word(kind: int) -> str:
+    """A kind of operator in names of files: max_pool."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", KINDS[kind].__name__).lower()
+
+
+def uses(row: Row, field: str) -> bool:
+    """Whether the kind of a row uses a field that not all do."""
+    return field in KINDS[row.kind].FIELDS
 
 
 @dataclass
@@ -42,7 +57,7 @@ class Parts:
         parts.append(self.description)
         at = HEADER.size + sum(map(len, parts))
         for packed in self.weights:
-            parts.append(bytes([self.padding]) * (-at % ALIGNMENT) + packed)
+            parts.append(bytes([self.padding]) * (-at % WEIGHT_ALIGNMENT) + packed)
             at += len(parts[-1])
         return parts
 
@@ -68,7 +83,7 @@ class Parts:
         rows[index] = rows[index]._replace(**changes)
         return replace(self, rows=rows).build()
 
-    def find(self, kind: Kind, last: bool = False) -> int:
+    def find(self, kind: int, last: bool = False) -> int:
         """Index of the first operator of a kind, or of the last."""
         found = [index for index, row in enumerate(self.rows) if row.kind == kind]
         return found[-1 if last else 0]
@@ -121,9 +136,9 @@ def take_apart(graph: Graph) -> Parts:
 
 def plain(image: tuple[int, int, int, int] = (3, 8, 8, -7)) -> Parts:
     """The smallest kind of file: average pool and linear layer."""
-    pool = Row(Kind.GLOBAL_AVERAGE_POOL, bits=8, exponent=-7)
+    pool = Row(GlobalAveragePool.KIND, bits=8, exponent=-7)
     classes = 10
-    linear = Row(Kind.LINEAR, 8, 1, input=1, channels=classes, bits=32, exponent=-13)
+    linear = Row(Linear.KIND, 8, 1, input=1, channels=classes, bits=32, exponent=-13)
     names = json.dumps({"meta": {}, "names": ["image", "pool", "logits"]}, separators=(",", ":"))
     weights = [bytes([129]) * classes * min(image[0], 16)]
     return Parts([pool, linear], [[2, 2, 0, 0]], [], [0] * classes, [], names.encode(), weights, image)
@@ -133,7 +148,7 @@ def single(image: tuple[int, int, int, int], **changes: int) -> Parts:
     """`plain` behind a 1x1 convolution of 1-bit weights to as many channels."""
     parts = plain(image)
     fields = {"kernel_height": 1, "kernel_width": 1, "groups": 1, "stride": 1, "channels": image[0]}
-    conv = Row(Kind.CONV, 1, bits=8, exponent=-7)._replace(**(fields | changes))
+    conv = Row(Conv.KIND, 1, bits=8, exponent=-7)._replace(**(fields | changes))
     rows = [conv, parts.rows[0]._replace(input=1), parts.rows[1]._replace(input=2)]
     count = conv.channels * image[0] * conv.kernel_height * conv.kernel_width
     names = b'{"meta":{},"names":["image","conv","pool","logits"]}'
@@ -155,18 +170,18 @@ def flat(image: tuple[int, int, int, int], *rows: Row) -> Parts:
     tensors = [image[:3]]
     for row in rows:
         channels, height, width = tensors[row.input]
-        if row.kind == Kind.CONCAT:
+        if row.kind == Concat.KIND:
             channels += tensors[row.second][0]
-        if row.has_window:
+        if uses(row, "stride"):
             height = (height + row.top + row.bottom - row.kernel_height) // row.stride + 1
             width = (width + row.left + row.right - row.kernel_width) // row.stride + 1
         tensors.append((channels, height, width))
     count = len(rows)
     last = rows[-1] if rows else Row(0, bits=8, zero_point=128, exponent=-7)
     flatten = Row(
-        Kind.FLATTEN, input=count, bits=last.bits, zero_point=last.zero_point, exponent=last.exponent
+        Flatten.KIND, input=count, bits=last.bits, zero_point=last.zero_point, exponent=last.exponent
     )
-    linear = Row(Kind.LINEAR, 8, 1, input=count + 1, channels=1, bits=32, exponent=-13)
+    linear = Row(Linear.KIND, 8, 1, input=count + 1, channels=1, bits=32, exponent=-13)
     names = ["image", *(f"row{index}" for index in range(count)), "flat", "logits"]
     description = json.dumps({"meta": {}, "names": names}, separators=(",", ":")).encode()
     features = tensors[-1][0] * tensors[-1][1] * tensors[-1][2]
@@ -175,7 +190,7 @@ def flat(image: tuple[int, int, int, int], *rows: Row) -> Parts:
     return Parts([*rows, flatten, linear], segments, [], [0], [], description, weights, image)
 
 
-def window(kind: Kind, **changes: int) -> Row:
+def window(kind: int, **changes: int) -> Row:
     """A 2x2 pool of stride 2 that keeps the image's type."""
     fields = {
         "kernel_height": 2,

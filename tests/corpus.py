@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from coc_runtime.coclayout import HEADER, USED, Kind, Row
-from cocparts import Parts, base, flat, joined, plain, refit, single, window
+from coc_runtime.coclayout import HEADER
+from coc_runtime.ops import KINDS, Add, AveragePool, Conv, GlobalAveragePool, Linear, MaxPool
+from coc_runtime.ops.row import EVERY, Row
+from cocparts import Parts, base, flat, joined, plain, refit, single, uses, window, word
 from corpus_pools import CONCAT, joins, pools
 
 Cases = Iterator[tuple[str, bytes]]
@@ -101,17 +103,17 @@ def _rows(parts: Parts) -> Cases:
     for kind in (0, 9, 255):
         yield f"kind-{kind}", parts.row(0, kind=kind)
     other = joined()
-    for kind in Kind:
+    for kind, operator in KINDS.items():
         source = parts if any(row.kind == kind for row in parts.rows) else other
-        for name in sorted(set(Row._fields) - USED[kind]):
-            yield f"reserved-{kind.name.lower()}-{name}", source.row(source.find(kind), **{name: 1})
-    conv, linear = parts.find(Kind.CONV), parts.find(Kind.LINEAR)
+        for name in sorted(set(Row._fields) - EVERY - operator.FIELDS):
+            yield f"reserved-{word(kind)}-{name}", source.row(source.find(kind), **{name: 1})
+    conv, linear = parts.find(Conv.KIND), parts.find(Linear.KIND)
     for bits in (0, 3, 5, 16, 255):
         yield f"width-conv-weights-{bits}", parts.row(conv, weight_bits=bits)
         yield f"width-linear-weights-{bits}", parts.row(linear, weight_bits=bits)
     for bits in (0, 1, 9, 16, 31, 32, 255):
         yield f"width-conv-output-{bits}", parts.row(conv, bits=bits)
-        yield f"width-pool-output-{bits}", parts.row(parts.find(Kind.GLOBAL_AVERAGE_POOL), bits=bits)
+        yield f"width-pool-output-{bits}", parts.row(parts.find(GlobalAveragePool.KIND), bits=bits)
     for bits in (0, 8, 31, 33, 255):
         yield f"width-logits-{bits}", parts.row(linear, bits=bits)
     for encoding in (2, 255):
@@ -132,7 +134,7 @@ def _rows(parts: Parts) -> Cases:
 
 
 def _graph(parts: Parts) -> Cases:
-    add, linear = parts.find(Kind.ADD), parts.find(Kind.LINEAR)
+    add, linear = parts.find(Add.KIND), parts.find(Linear.KIND)
     later = sum(segment[0] for segment in parts.segments[:2])
     tensors = len(parts.rows) + 1
     yield "cycle-self", parts.row(0, input=1)
@@ -144,7 +146,7 @@ def _graph(parts: Parts) -> Cases:
     yield "dangling-second-input", parts.row(add, second=65535)
     yield "reads-image-in-later-segment", parts.row(later, input=0)
     yield "reads-other-segment", parts.row(later, input=parts.segments[0][2])
-    yield "reads-logits", parts.row(parts.find(Kind.ADD, last=True), second=parts.segments[1][1])
+    yield "reads-logits", parts.row(parts.find(Add.KIND, last=True), second=parts.segments[1][1])
     yield "reads-own-logits", _logits_read()
     yield "add-of-different-shapes", parts.row(add, second=0)
     yield "add-of-distant-exponents", _distant()
@@ -158,12 +160,12 @@ def _graph(parts: Parts) -> Cases:
     yield "linear-of-image", parts.row(linear, input=linear - 1)
     yield "conv-of-pooled", _conv_of_pooled()
     yield "pool-of-pooled", _pool_of_pooled()
-    yield "linear-is-conv", parts.row(linear, kind=Kind.CONV)
+    yield "linear-is-conv", parts.row(linear, kind=Conv.KIND)
 
 
 def _logits_read() -> bytes:
     parts = plain()
-    rows = [*parts.rows, Row(Kind.ADD, input=2, second=2, bits=8, exponent=-13)]
+    rows = [*parts.rows, Row(Add.KIND, input=2, second=2, bits=8, exponent=-13)]
     description = b'{"meta":{},"names":["image","pool","logits","sum"]}'
     return replace(parts, rows=rows, segments=[[3, 2, 0, 0]], description=description).build()
 
@@ -172,7 +174,7 @@ def _distant() -> bytes:
     """image + pool-free convolution whose scale is 2**8 coarser."""
     parts = single((3, 8, 8, -7))
     conv = parts.rows[0]._replace(exponent=1)
-    add = Row(Kind.ADD, input=0, second=1, bits=8, exponent=-7)
+    add = Row(Add.KIND, input=0, second=1, bits=8, exponent=-7)
     rows = [conv, add, parts.rows[1]._replace(input=2), parts.rows[2]._replace(input=3)]
     names = b'{"meta":{},"names":["image","conv","sum","pool","logits"]}'
     return replace(parts, rows=rows, segments=[[4, 4, 0, 0]], description=names).build()
@@ -238,8 +240,8 @@ def _carried_logits() -> bytes:
 
 def _eleven_classes(parts: Parts) -> bytes:
     """The first exit with a class more than the others, its parameters in place."""
-    index = parts.find(Kind.LINEAR)
-    layers = [row for row in parts.rows[: index + 1] if row.has_weights]
+    index = parts.find(Linear.KIND)
+    layers = [row for row in parts.rows[: index + 1] if uses(row, "weight_bits")]
     at, layer = sum(row.channels for row in layers), len(layers) - 1
     rows = list(parts.rows)
     rows[index] = rows[index]._replace(channels=11)
@@ -292,7 +294,7 @@ def _odd(parts: Parts) -> list[tuple[int, int]]:
 
 
 def _layers(parts: Parts) -> list[Row]:
-    return [row for row in parts.rows if row.has_weights]
+    return [row for row in parts.rows if uses(row, "weight_bits")]
 
 
 def linear_reaching(total: int) -> bytes:
@@ -317,9 +319,9 @@ def _limits(parts: Parts) -> Cases:
     grown = {"kernel_height": 2, "kernel_width": 1, "top": 1, "bottom": 1}
     yield "limit-output-height", single((1, 65535, 1, -7), **grown).build()
     yield "limit-pool", plain((3, 257, 256, -7)).build()
-    for kind in (Kind.MAX_POOL, Kind.AVERAGE_POOL):
+    for kind in (MaxPool.KIND, AveragePool.KIND):
         higher = window(kind, stride=1, kernel_width=1, top=1, bottom=1)
-        yield f"limit-{kind.name.lower()}-height", flat((1, 65535, 1, -7), higher).build()
+        yield f"limit-{word(kind)}-height", flat((1, 65535, 1, -7), higher).build()
     yield "limit-concat-channels", flat((32769, 1, 1, -7), CONCAT).build()
     yield "limit-concat-of-most-channels", flat((65536, 1, 1, -7), CONCAT).build()
     yield "limit-concat-elements", flat((1, 16384, 16384, -7), CONCAT).build()

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from coc_runtime.coclayout import Kind, Row
-from cocparts import Parts, flat, joined, window
+from coc_runtime.ops import AveragePool, Concat, Flatten, MaxPool
+from coc_runtime.ops.row import Row
+from cocparts import Parts, flat, joined, window, word
 
 Cases = Iterator[tuple[str, bytes]]
 
 IMAGE = (2, 6, 6, -7)
-CONCAT = Row(Kind.CONCAT, bits=8, zero_point=128, exponent=-7)
+CONCAT = Row(Concat.KIND, bits=8, zero_point=128, exponent=-7)
 
 
 def at_the_limits() -> list[Parts]:
@@ -25,17 +26,17 @@ def at_the_limits() -> list[Parts]:
     return [
         flat((32768, 1, 1, -7), CONCAT),
         flat((1, 256, 256, -7)),
-        flat((1, 2, 1, -7), window(Kind.MAX_POOL, **largest)),
-        flat((1, 2, 1, -7), window(Kind.AVERAGE_POOL, **largest)),
-        flat((1, 255, 256, -7), window(Kind.AVERAGE_POOL, kernel_height=255, kernel_width=255)),
-        flat(IMAGE, window(Kind.AVERAGE_POOL, bits=2, zero_point=0), CONCAT._replace(input=1, second=1)),
+        flat((1, 2, 1, -7), window(MaxPool.KIND, **largest)),
+        flat((1, 2, 1, -7), window(AveragePool.KIND, **largest)),
+        flat((1, 255, 256, -7), window(AveragePool.KIND, kernel_height=255, kernel_width=255)),
+        flat(IMAGE, window(AveragePool.KIND, bits=2, zero_point=0), CONCAT._replace(input=1, second=1)),
     ]
 
 
 def pools(_: Parts) -> Cases:
     """Pools in a file that is legal with their kernels of 2x2."""
-    for kind in (Kind.MAX_POOL, Kind.AVERAGE_POOL):
-        name = kind.name.lower().replace("_", "-")
+    for kind in (MaxPool.KIND, AveragePool.KIND):
+        name = word(kind).replace("_", "-")
         changes: dict[str, dict[str, int]] = {
             "of-stride-0": {"stride": 0},
             "of-height-0": {"kernel_height": 0},
@@ -59,18 +60,18 @@ def pools(_: Parts) -> Cases:
         "zero-point": {"zero_point": 0},
         "exponent": {"exponent": -6},
     }.items():
-        yield f"max-pool-changes-{name}", flat(IMAGE, window(Kind.MAX_POOL, **fields)).build()
+        yield f"max-pool-changes-{name}", flat(IMAGE, window(MaxPool.KIND, **fields)).build()
 
 
 def joins(_: Parts) -> Cases:
     """Concatenation and Flatten of what does not fit, or to another type."""
     other, legal = joined(), flat(IMAGE, CONCAT)
-    index = other.find(Kind.CONCAT)
+    index = other.find(Concat.KIND)
     yield "concat-with-itself-ahead", other.row(index, second=index + 1)
     yield "concat-dangling", other.row(index, second=65535)
     yield "concat-of-logits", _concat_of_logits()
-    halved = window(Kind.AVERAGE_POOL)
-    narrower = window(Kind.AVERAGE_POOL, stride=1, kernel_height=1)
+    halved = window(AveragePool.KIND)
+    narrower = window(AveragePool.KIND, stride=1, kernel_height=1)
     yield "concat-of-two-sizes", flat(IMAGE, halved, CONCAT._replace(second=1)).build()
     yield "concat-of-two-sizes-turned", flat(IMAGE, halved, CONCAT._replace(input=1)).build()
     yield "concat-of-two-widths", flat(IMAGE, narrower, CONCAT._replace(second=1)).build()
@@ -86,8 +87,8 @@ def joins(_: Parts) -> Cases:
     }.items():
         yield f"flatten-changes-{name}", legal.row(1, **fields)
     yield "flatten-of-a-vector", _of_flat(legal.rows[1])
-    yield "flatten-is-concat", legal.row(1, kind=Kind.CONCAT)
-    yield "concat-is-flatten", legal.row(0, kind=Kind.FLATTEN)
+    yield "flatten-is-concat", legal.row(1, kind=Concat.KIND)
+    yield "concat-is-flatten", legal.row(0, kind=Flatten.KIND)
     yield "linear-of-what-is-not-flat", legal.row(2, input=1)
 
 

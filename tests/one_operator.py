@@ -6,7 +6,8 @@ from functools import cache
 import numpy as np
 
 from coc_runtime.arithmetic import Encoding
-from coc_runtime.graph import LOGIT_BITS, Graph, Segment, verify
+from coc_runtime.graph import Graph, Segment, verify
+from coc_runtime.limits import LOGIT_BITS
 from coc_runtime.ops import AveragePool, Concat, Conv, Flatten, Linear, MaxPool, Op, Tensor, Weight
 
 CLASSES = 7

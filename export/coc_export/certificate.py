@@ -40,7 +40,7 @@ def pack(graph: Graph, out: Path, opset: int) -> tuple[OnnxFile | CocFile, dict[
         packed = cocfile.parse(cocwrite.dump(graph), str(out))
         return packed, ledger.coc_ledger(packed)
     try:
-        from .onnx_writer import write_onnx
+        from .onnx.writer import write_onnx
     except ImportError as error:
         raise CocError(
             f"{out}: writing ONNX needs {error.name}: pip install 'coc-deploy[compile]'"

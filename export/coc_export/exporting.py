@@ -94,7 +94,7 @@ def _write(finished: list[Finished], source: Source, options: Export, opset: int
         files.write_bytes(done.out, done.file.data)
         files.write_json(report_path(done.out), done.report)
     if options.split is not None:
-        from .onnx_writer import write_segments
+        from .onnx.writer import write_segments
 
         files.make_folder(options.split)
         for index, model in enumerate(write_segments(source.graph, opset)):
@@ -111,7 +111,7 @@ def export_float(options: FloatExport) -> None:
     if is_artifact(options.model):
         raise CocError(f"--float: {options.model} holds integers; give a model.pt from before Q")
     loaded = load_checkpoint(options.model)
-    from .float_onnx import write_float
+    from .onnx.float_network import write_float
 
     files.write_bytes(options.out, write_float(loaded.network).SerializeToString(deterministic=True))
     print(f"wrote {options.out} ({options.out.stat().st_size:,} bytes, float32)")

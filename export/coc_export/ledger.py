@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from coc_runtime import cost
 from coc_runtime.cocfile import CocFile
-from coc_runtime.coclayout import SCALE
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
-from coc_runtime.ops import Conv, Linear
+from coc_runtime.ops import Layer
+from coc_runtime.ops.row import PER_CHANNEL
 
 if TYPE_CHECKING:  # not needed where only .coc files are written
     import onnx
@@ -43,7 +43,7 @@ def coc_ledger(file: CocFile) -> dict[str, Any]:
         at = found + len(packed)
         return found >= 0
 
-    return _size_ledger(file.graph, holds, len(file.data), SCALE.itemsize, 0)
+    return _size_ledger(file.graph, holds, len(file.data), PER_CHANNEL["scales"].itemsize, 0)
 
 
 def _size_ledger(
@@ -55,7 +55,7 @@ def _size_ledger(
     per_linear: bytes of a convolution's scale per channel and of a linear layer's one scale.
     Raises CocError if a weight is not in the file at exactly ceil(bits * count / 8) bytes.
     """
-    layers = [node for segment in graph.segments for node in segment.nodes if isinstance(node, Conv | Linear)]
+    layers = [node for segment in graph.segments for node in segment.nodes if isinstance(node, Layer)]
     weights: list[dict[str, Any]] = []
     for layer in layers:
         data = layer.weight.packed.tobytes()
@@ -73,7 +73,8 @@ def _size_ledger(
             }
         )
     biases = sum(layer.bias.nbytes for layer in layers)
-    scales = sum(per_scale * len(layer.scale) if isinstance(layer, Conv) else per_linear for layer in layers)
+    per_channel = [layer.channel_scales for layer in layers]
+    scales = sum(per_linear if scale is None else per_scale * len(scale) for scale in per_channel)
     weight_bytes = sum(weight["bytes"] for weight in weights)
     return {
         "weights": weights,

@@ -11,12 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .errors import CocError
-
-EXACT_LIMIT = 1 << 24
-"""Integers below this are exact in float32, and so are their sums in any order."""
-
-MULTIPLIER_BITS = 8
-"""A channel's scale has at most this many significant bits (HAWQ-V3 calls such numbers dyadic)."""
+from .limits import EXACT_LIMIT as EXACT_LIMIT
+from .limits import MAX_SCALE_EXPONENT, MULTIPLIER_BITS
 
 
 class Task(enum.Enum):
@@ -120,7 +116,7 @@ def exact_scale_and_bias(
         raise CocError(f"sums reach {int(worst.max())}, beyond 2**23: use fewer weight bits or channels")
     unit = 2.0**input_exponent
     smallest = np.abs(bias) / unit / (EXACT_LIMIT // 2 - 2)
-    raised = np.maximum(scale, np.maximum(smallest, 2.0**-60))
+    raised = np.maximum(scale, np.maximum(smallest, 2.0**-MAX_SCALE_EXPONENT))
     chosen = 2.0 ** np.ceil(np.log2(raised))
     for bits in range(1, MULTIPLIER_BITS + 1):
         candidate = round_significant(raised, bits)

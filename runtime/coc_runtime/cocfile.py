@@ -5,29 +5,21 @@ does state is checked before it is used; nothing is allocated beyond what the fi
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import arithmetic, coclayout, files
-from .coclayout import ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, TASKS, VERSION, Header, Kind, Row
+from .coclayout import HEADER, MAGIC, SEGMENT, TASKS, VERSION, Header
 from .errors import CocError
-from .graph import MAX_SCALE_EXPONENT, Graph, Segment, verify
-from .ops import (
-    Add,
-    AveragePool,
-    Concat,
-    Conv,
-    Flatten,
-    GlobalAveragePool,
-    Linear,
-    MaxPool,
-    Op,
-    Tensor,
-    Weight,
-)
+from .graph import Graph, Segment, verify
+from .limits import MAX_DESCRIPTION, MAX_ELEMENTS, MAX_FILE_BYTES, MAX_NAME, WEIGHT_ALIGNMENT
+from .ops import KINDS, Op, Tensor, Weight
+from .ops.row import ENCODINGS, PER_CHANNEL, ROW, Row, Stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +94,14 @@ class _Reader:
             _at_operator(index, coclayout.check_row, row)
         segments = list(SEGMENT.iter_unpack(self._take(SEGMENT.size * header.segments)))
         thresholds = self._thresholds()
-        layers = [row for row in rows if row.has_weights]
-        biases = self._per_channel(layers, np.dtype("<i4"))
-        scales = self._per_channel([row for row in layers if row.kind == Kind.CONV], SCALE)
+        sections = {name: self._section(name, rows) for name in PER_CHANNEL}
         names, meta = self._description()
         image = (header.channels, header.height, header.width)
         tensors = [Tensor(names[0][1], image, 8, 128, header.exponent)]
         coclayout.check_tensor(tensors[0])
         nodes: list[Op] = []
         for index, row in enumerate(rows):
-            node, output = _at_operator(index, self._operator, row, names[index + 1], tensors, biases, scales)
+            node, output = _at_operator(index, self._operator, row, names[index + 1], tensors, sections)
             coclayout.check_tensor(output)
             nodes.append(node)
             tensors.append(output)
@@ -126,15 +116,13 @@ class _Reader:
 
     def _check_header(self) -> None:
         header = self.header
-        if header.file_size > files.MAX_BYTES:
+        if header.file_size > MAX_FILE_BYTES:
             raise CocError("the file is larger than 2 GB")
         if 0 in (header.channels, header.height, header.width):
             raise CocError(f"image {header.channels}x{header.height}x{header.width} is empty")
         coclayout.check_counts(header.operators, header.segments)
-        if not 1 <= header.description <= coclayout.MAX_DESCRIPTION:
-            raise CocError(
-                f"a description of {header.description} bytes, not 1 to {coclayout.MAX_DESCRIPTION}"
-            )
+        if not 1 <= header.description <= MAX_DESCRIPTION:
+            raise CocError(f"a description of {header.description} bytes, not 1 to {MAX_DESCRIPTION}")
         if header.task >= len(TASKS):
             raise CocError(f"task {header.task} is not known")
         if any(header.zero) or any(header.zeros):
@@ -155,8 +143,10 @@ class _Reader:
             raise CocError(f"thresholds {values.tolist()} are not all between 0 and {most:g}")
         return tuple(values.tolist())
 
-    def _per_channel(self, layers: list[Row], dtype: np.dtype) -> "_Channels":
-        count = sum(row.channels for row in layers)
+    def _section(self, name: str, rows: list[Row]) -> "_Channels":
+        """The numbers that some operators have for each output channel."""
+        count = sum(row.channels for row in rows if name in KINDS[row.kind].SECTIONS)
+        dtype = PER_CHANNEL[name]
         return _Channels(np.frombuffer(self._take(dtype.itemsize * count), dtype))
 
     def _description(self) -> tuple[list[tuple[str, str]], dict[str, Any]]:
@@ -181,60 +171,30 @@ class _Reader:
         return pairs, meta
 
     def _operator(
-        self,
-        row: Row,
-        names: tuple[str, str],
-        tensors: list[Tensor],
-        biases: "_Channels",
-        scales: "_Channels",
+        self, row: Row, names: tuple[str, str], tensors: list[Tensor], sections: "Mapping[str, _Channels]"
     ) -> tuple[Op, Tensor]:
         """An operator and what it writes; takes its parameters."""
-        for index in (row.input, row.second):
+        read = (row.input, row.second)
+        for index in read:
             if index >= len(tensors):
                 raise CocError(f"reads tensor {index} before it is written")
+        kind = KINDS[row.kind]
+        sources = tuple(tensors[index] for index in read[: kind.INPUTS])
         name, output = names
-        source, second = tensors[row.input], tensors[row.second]
-        node: Op
-        if row.kind in (Kind.ADD, Kind.CONCAT):
-            node = (Add if row.kind == Kind.ADD else Concat)(name, (source.name, second.name), output)
-            shape = node.output_shape(source, second)
-        elif row.kind in (Kind.GLOBAL_AVERAGE_POOL, Kind.FLATTEN):
-            node = (Flatten if row.kind == Kind.FLATTEN else GlobalAveragePool)(name, source.name, output)
-            shape = node.output_shape(source)
-        elif row.kind in (Kind.MAX_POOL, Kind.AVERAGE_POOL):
-            pool = MaxPool if row.kind == Kind.MAX_POOL else AveragePool
-            kernel = (row.kernel_height, row.kernel_width)
-            node = pool(name, source.name, output, kernel, row.stride, row.pads)
-            shape = node.output_shape(source)
-        elif row.kind == Kind.LINEAR:
-            if len(source.shape) != 1:
-                raise CocError(f"input {source.shape} has no single dimension")
-            weight, bias = self._weight(row, (row.channels, source.shape[0])), biases.take(row)
-            exponent = row.exponent - source.exponent
-            node = Linear(name, source.name, output, weight, bias.astype(np.int32), exponent)
-            shape = node.output_shape(source)
-        else:
-            node = self._conv(row, names, source, biases, scales)
-            shape = node.output_shape(source)
-        return node, Tensor(output, shape, row.bits, row.zero_point, row.exponent)
 
-    def _conv(
-        self, row: Row, names: tuple[str, str], source: Tensor, biases: "_Channels", scales: "_Channels"
-    ) -> Conv:
-        if len(source.shape) != 3 or source.shape[0] % row.groups or row.channels % row.groups:
-            raise CocError(f"{row.groups} groups do not divide {source.shape} and {row.channels} channels")
-        per_group = source.shape[0] // row.groups
-        weight = self._weight(row, (row.channels, per_group, row.kernel_height, row.kernel_width))
-        bias, scale = biases.take(row).astype(np.int32), _scale(scales.take(row))
-        return Conv(names[0], source.name, names[1], weight, bias, scale, row.stride, row.pads, row.groups)
+        def per_channel(section: str) -> np.ndarray:
+            return sections[section].take(row.channels)
+
+        node = kind.from_row(Stored(row, name, sources, output, partial(self._weight, row), per_channel))
+        return node, Tensor(output, node.output_shape(*sources), row.bits, row.zero_point, row.exponent)
 
     def _weight(self, row: Row, shape: tuple[int, ...]) -> Weight:
         count = 1
         for length in shape:
             count *= length
-        if count > coclayout.MAX_ELEMENTS:
-            raise CocError(f"weights {shape} exceed {coclayout.MAX_ELEMENTS}")
-        if any(self._take(-self.at % coclayout.ALIGNMENT)):
+        if count > MAX_ELEMENTS:
+            raise CocError(f"weights {shape} exceed {MAX_ELEMENTS}")
+        if any(self._take(-self.at % WEIGHT_ALIGNMENT)):
             raise CocError("the padding in front of its weights is not 0")
         packed = np.frombuffer(self._take(-(-row.weight_bits * count // 8)), np.uint8)
         unused = 8 * len(packed) - row.weight_bits * count
@@ -245,14 +205,14 @@ class _Reader:
 
 
 class _Channels:
-    """Numbers per output channel, dealt out layer by layer."""
+    """Numbers per output channel, dealt out operator by operator."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values, self.at = values, 0
 
-    def take(self, row: Row) -> np.ndarray:
-        self.at += row.channels
-        return self.values[self.at - row.channels : self.at]
+    def take(self, count: int) -> np.ndarray:
+        self.at += count
+        return self.values[self.at - count : self.at]
 
 
 def _at_operator(index: int, function: Any, *arguments: Any) -> Any:
@@ -263,22 +223,13 @@ def _at_operator(index: int, function: Any, *arguments: Any) -> Any:
         raise CocError(f"operator {index}: {error}") from None
 
 
-def _scale(stored: np.ndarray) -> np.ndarray:
-    """float32 [O] of stored odd parts and exponents."""
-    values = np.ldexp(stored["odd"].astype(np.float64), stored["exponent"].astype(np.int32))
-    limit = 2.0**MAX_SCALE_EXPONENT
-    if not (stored["odd"] % 2 == 1).all() or values.min() < 1 / limit or values.max() > limit:
-        raise CocError(f"a scale is not odd * 2**e between 2**-{MAX_SCALE_EXPONENT} and its inverse")
-    return values.astype(np.float32)
-
-
 def _names(entry: Any) -> tuple[str, str]:
     """(operator, output) names of one entry of the description."""
     pair = [entry, entry] if isinstance(entry, str) else entry
     if not isinstance(pair, list) or len(pair) != 2 or (pair is entry and pair[0] == pair[1]):
         raise CocError("the description names an operator by something else than one or two names")
     for name in pair:
-        if not isinstance(name, str) or not 1 <= len(name) <= 1000 or not name.isprintable():
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
             raise CocError("a name in the description is empty, too long or not printable")
     return pair[0], pair[1]
 

@@ -3,56 +3,38 @@
 docs/format.md describes the file byte by byte.
 """
 
-import enum
 import json
 import struct
 import zlib
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from . import cost
-from .arithmetic import Encoding
 from .errors import CocError
-from .graph import LOGIT_BITS, Graph, Task
-from .ops import Tensor
+from .graph import Graph, Task
+from .limits import (
+    LOGIT_BITS,
+    MAX_BITOPS,
+    MAX_CHANNELS,
+    MAX_CONFIDENCE,
+    MAX_ELEMENTS,
+    MAX_OPERATORS,
+    MAX_SEGMENTS,
+    MAX_SIZE,
+    MAX_TOLERANCE,
+    WEIGHT_BITS,
+)
+from .ops import KINDS, Tensor
+from .ops.row import ENCODINGS, EVERY, Row
 
 MAGIC = b"\x89COC\r\n\x1a\n"
 VERSION = 1
 CHECKED_FROM = 16
 """The checksum covers the bytes from here to the end of the file."""
-ALIGNMENT = 16
-"""Of every layer's weights."""
-
-MAX_OPERATORS = 4096
-MAX_SEGMENTS = 17
-MAX_CHANNELS = 1 << 16
-MAX_SIZE = (1 << 16) - 1
-"""Of an image's height and width."""
-MAX_ELEMENTS = 1 << 28
-"""Of a tensor per image, and of a layer's weights."""
-MAX_DESCRIPTION = 1 << 20
-MAX_BITOPS = (1 << 63) - 1
-LARGEST_THRESHOLD = {Task.CLASSIFICATION: 2.0, Task.REGRESSION: float(np.finfo(np.float32).max)}
+LARGEST_THRESHOLD = {Task.CLASSIFICATION: MAX_CONFIDENCE, Task.REGRESSION: MAX_TOLERANCE}
 """Of confidences (above 1 an image never leaves), and of tolerances."""
 
 TASKS = (Task.CLASSIFICATION, Task.REGRESSION)
-ENCODINGS = (Encoding.ODD, Encoding.SYMMETRIC)
-SCALE = np.dtype([("odd", "u1"), ("exponent", "i1")])
 SEGMENT = struct.Struct("<4H")
-
-
-class Kind(enum.IntEnum):
-    """What an operator is."""
-
-    CONV = 1
-    ADD = 2
-    GLOBAL_AVERAGE_POOL = 3
-    LINEAR = 4
-    MAX_POOL = 5
-    AVERAGE_POOL = 6
-    CONCAT = 7
-    FLATTEN = 8
 
 
 class Header(NamedTuple):
@@ -74,58 +56,7 @@ class Header(NamedTuple):
     zeros: bytes
 
 
-class Row(NamedTuple):
-    """An operator's 24 bytes; a field that its kind does not use is 0."""
-
-    kind: int
-    weight_bits: int = 0
-    encoding: int = 0
-    stride: int = 0
-    input: int = 0
-    second: int = 0
-    kernel_height: int = 0
-    kernel_width: int = 0
-    top: int = 0
-    left: int = 0
-    bottom: int = 0
-    right: int = 0
-    groups: int = 0
-    channels: int = 0
-    bits: int = 0
-    zero_point: int = 0
-    exponent: int = 0
-    zero: int = 0
-
-    @property
-    def has_weights(self) -> bool:
-        return self.kind in (Kind.CONV, Kind.LINEAR)
-
-    @property
-    def has_window(self) -> bool:
-        return self.kind in (Kind.CONV, Kind.MAX_POOL, Kind.AVERAGE_POOL)
-
-    @property
-    def pads(self) -> tuple[int, int, int, int]:
-        return self.top, self.left, self.bottom, self.right
-
-
 HEADER = struct.Struct("<8sIIIHHIHHbB2sI8s")
-ROW = struct.Struct("<4B2H6BHI2BbB")
-
-_TYPE = {"kind", "input", "bits", "zero_point", "exponent"}
-_WEIGHTS = {"weight_bits", "encoding", "channels"}
-_WINDOW = {"stride", "kernel_height", "kernel_width", "top", "left", "bottom", "right"}
-USED = {
-    Kind.CONV: _TYPE | _WEIGHTS | _WINDOW | {"groups"},
-    Kind.ADD: _TYPE | {"second"},
-    Kind.GLOBAL_AVERAGE_POOL: _TYPE,
-    Kind.LINEAR: _TYPE | _WEIGHTS,
-    Kind.MAX_POOL: _TYPE | _WINDOW,
-    Kind.AVERAGE_POOL: _TYPE | _WINDOW,
-    Kind.CONCAT: _TYPE | {"second"},
-    Kind.FLATTEN: _TYPE,
-}
-"""The fields of a Row that a kind uses."""
 
 
 def checksum(data: bytes) -> int:
@@ -135,23 +66,24 @@ def checksum(data: bytes) -> int:
 
 def check_row(row: Row) -> None:
     """Raise CocError unless every field of an operator is in its range, whatever the operator reads."""
-    if row.kind not in USED:
+    if row.kind not in KINDS:
         raise CocError(f"operator kind {row.kind} is not known")
+    used = EVERY | KINDS[row.kind].FIELDS
     for field, value in zip(Row._fields, row, strict=True):
-        if value and field not in USED[Kind(row.kind)]:
+        if value and field not in used:
             raise CocError(f"{field} is {value}, must be 0 for kind {row.kind}")
-    if row.has_weights and row.weight_bits not in (1, 2, 4, 8):
+    if "weight_bits" in used and row.weight_bits not in WEIGHT_BITS:
         raise CocError(f"{row.weight_bits} weight bits are not supported (1, 2, 4 or 8)")
     if row.encoding >= len(ENCODINGS):
         raise CocError(f"weight encoding {row.encoding} is not known")
-    if row.has_weights and not 1 <= row.channels <= MAX_CHANNELS:
+    if "channels" in used and not 1 <= row.channels <= MAX_CHANNELS:
         raise CocError(f"{row.channels} output channels, not 1 to {MAX_CHANNELS}")
-    if row.kind == Kind.CONV and row.groups == 0:
+    if "groups" in used and row.groups == 0:
         raise CocError("groups are 0")
-    if row.has_window:
-        if 0 in (row.stride, row.kernel_height, row.kernel_width):
+    if "stride" in used:
+        if 0 in (row.stride, *row.kernel):
             raise CocError("stride or kernel size is 0")
-        height, width = row.kernel_height, row.kernel_width
+        height, width = row.kernel
         if max(row.top, row.bottom) >= height or max(row.left, row.right) >= width:
             raise CocError(f"padding must be smaller than the {height}x{width} kernel")
 

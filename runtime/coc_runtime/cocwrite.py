@@ -6,21 +6,12 @@ from typing import Any
 import numpy as np
 
 from . import arithmetic, cocfile, coclayout
-from .coclayout import ALIGNMENT, ENCODINGS, HEADER, MAGIC, ROW, SCALE, SEGMENT, TASKS, VERSION, Kind, Row
+from .coclayout import HEADER, MAGIC, SEGMENT, TASKS, VERSION
 from .errors import CocError
 from .graph import Graph, verify
-from .ops import (
-    Add,
-    AveragePool,
-    Concat,
-    Conv,
-    Flatten,
-    GlobalAveragePool,
-    Linear,
-    MaxPool,
-    Op,
-    Tensor,
-)
+from .limits import WEIGHT_ALIGNMENT
+from .ops import Op, Tensor
+from .ops.row import PER_CHANNEL, ROW, Row
 
 CHECKSUM_AT = 12
 
@@ -35,7 +26,6 @@ def dump(graph: Graph) -> bytes:
     coclayout.check_graph(graph)
     nodes = [node for segment in graph.segments for node in segment.nodes]
     coclayout.check_counts(len(nodes), len(graph.segments))
-    layers = [node for node in nodes if isinstance(node, Conv | Linear)]
     index = {graph.input: 0} | {node.output: j + 1 for j, node in enumerate(nodes)}
     for name in index:
         coclayout.check_tensor(graph.tensors[name])
@@ -46,11 +36,11 @@ def dump(graph: Graph) -> bytes:
         sections.append(_pack(SEGMENT, len(segment.nodes), index[segment.logits], carry, 0))
     thresholds = arithmetic.gate_thresholds(graph.thresholds, graph.task) + np.float32(0)
     sections.append(thresholds.astype("<f4").tobytes())
-    sections += [layer.bias.astype("<i4").tobytes() for layer in layers]
-    sections += [_scales(layer) for layer in layers if isinstance(layer, Conv)]
+    stored = [node.stored() for node in nodes]
+    sections += [parts[name] for name in PER_CHANNEL for parts in stored if name in parts]
     body = bytearray(HEADER.size) + b"".join(sections) + description
-    for layer in layers:
-        body += bytes(-len(body) % ALIGNMENT) + layer.weight.packed.tobytes()
+    for weights in (parts["weights"] for parts in stored if "weights" in parts):
+        body += bytes(-len(body) % WEIGHT_ALIGNMENT) + weights
     image = graph.tensors[graph.input]
     counts = (len(body), len(nodes), len(graph.segments), *image.shape, image.exponent)
     counts += (TASKS.index(graph.task),)
@@ -87,46 +77,7 @@ def _pack_row(node: Op, tensors: Any, index: dict[str, int]) -> bytes:
 
 
 def _row(node: Op, output: Tensor, index: dict[str, int]) -> Row:
-    row = Row(
-        kind=_KINDS[type(node)],
-        input=index[node.inputs[0]],
-        bits=output.bits,
-        zero_point=output.zero_point,
-        exponent=output.exponent,
-    )
-    if isinstance(node, Add | Concat):
-        row = row._replace(second=index[node.inputs[1]])
-    if isinstance(node, Conv | Linear):
-        weight = node.weight
-        encoding = ENCODINGS.index(weight.encoding)
-        row = row._replace(weight_bits=weight.bits, encoding=encoding, channels=len(weight.codes))
-    if isinstance(node, Conv):
-        row = row._replace(groups=node.groups)
-    if isinstance(node, Conv | MaxPool | AveragePool):
-        height, width = node.weight.codes.shape[2:] if isinstance(node, Conv) else node.kernel
-        top, left, bottom, right = node.pads
-        row = row._replace(kernel_height=height, kernel_width=width, stride=node.stride)
-        row = row._replace(top=top, left=left, bottom=bottom, right=right)
-    return row
-
-
-_KINDS: dict[type, Kind] = {
-    Conv: Kind.CONV,
-    Add: Kind.ADD,
-    GlobalAveragePool: Kind.GLOBAL_AVERAGE_POOL,
-    Linear: Kind.LINEAR,
-    MaxPool: Kind.MAX_POOL,
-    AveragePool: Kind.AVERAGE_POOL,
-    Concat: Kind.CONCAT,
-    Flatten: Kind.FLATTEN,
-}
-
-
-def _scales(conv: Conv) -> bytes:
-    """Odd parts and exponents of a convolution's scales."""
-    odd = arithmetic.odd_part(conv.scale)
-    if odd.max() >= 1 << arithmetic.MULTIPLIER_BITS:
-        raise CocError(f"{conv.name}: a scale has more than {arithmetic.MULTIPLIER_BITS} significant bits")
-    stored = np.empty(len(odd), SCALE)
-    stored["odd"], stored["exponent"] = odd, np.frexp(conv.scale / odd)[1] - 1
-    return stored.tobytes()
+    first, *second = (index[name] for name in node.inputs)
+    written = {"bits": output.bits, "zero_point": output.zero_point, "exponent": output.exponent}
+    row = Row(node.KIND, input=first, **written, **node.row())
+    return row._replace(second=second[0]) if second else row

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CocError
-
-MAX_BYTES = (1 << 31) - 1
-"""Of an artifact: Protobuf's own limit for a message, and that of .coc files."""
+from .limits import MAX_FILE_BYTES
 
 
 def read_artifact(path: str | Path) -> bytes:
@@ -19,7 +17,7 @@ def read_artifact(path: str | Path) -> bytes:
             raise CocError(f"{path}: is a directory: give the file that coc-export wrote")
         if Path(path).exists() and not Path(path).is_file():
             raise CocError(f"{path}: is not a regular file: give the file that coc-export wrote")
-        if Path(path).stat().st_size > MAX_BYTES:
+        if Path(path).stat().st_size > MAX_FILE_BYTES:
             raise CocError(f"{path}: larger than 2 GB, which no artifact can be: give another file")
         return Path(path).read_bytes()
     except FileNotFoundError:

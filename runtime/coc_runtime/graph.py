@@ -4,18 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from .arithmetic import Task as Task
 from .cost import LayerCost, exit_bitops
 from .errors import CocError
-from .ops import Conv, Flatten, Linear, MaxPool, Op, Tensor
-
-LOGIT_BITS = 32
-MAX_CLASSES = 65536
-MAX_EXPONENT = 32
-MAX_SCALE_EXPONENT = 60
-"""Of a channel's scale. With both limits every multiplier is a normal float32 number."""
+from .limits import LOGIT_BITS, MAX_BITS, MAX_EXPONENT
+from .ops import Op, Tensor
 
 
 @dataclass(frozen=True)
@@ -133,7 +126,7 @@ def _verify_tensor(tensor: Tensor) -> None:
         raise CocError(f"tensor {tensor.name}: exponent {tensor.exponent} is outside {limits}")
     if tensor.bits == LOGIT_BITS:
         allowed = [0]
-    elif 2 <= tensor.bits <= 8:
+    elif 2 <= tensor.bits <= MAX_BITS:
         allowed = [0, 1 << (tensor.bits - 1)]
     else:
         raise CocError(f"tensor {tensor.name}: {tensor.bits} bits are not supported (2 to 8)")
@@ -149,42 +142,9 @@ def _verify_node(graph: Graph, node: Op, readable: set[str]) -> None:
     output = _tensor(graph, node.output)
     if any(tensor.bits == LOGIT_BITS for tensor in inputs):
         raise CocError(f"{node.name}: reads logits, which only an exit may do")
-    if isinstance(node, Conv | Linear):
-        _verify_parameters(node)
+    node.check_parameters()
     shape = node.output_shape(*inputs)
     if output.shape != shape:
         raise CocError(f"{node.name}: output {output.name} is declared {output.shape}, computed {shape}")
-    if isinstance(node, Linear):
-        expected = inputs[0].exponent + node.exponent
-        if (output.bits, output.exponent) != (LOGIT_BITS, expected):
-            raise CocError(f"{node.name}: output must have {LOGIT_BITS} bits and exponent {expected}")
-    elif output.bits == LOGIT_BITS:
-        raise CocError(f"{node.name}: only linear layers give {LOGIT_BITS}-bit outputs")
-    if isinstance(node, MaxPool | Flatten) and _type(output) != _type(inputs[0]):
-        raise CocError(f"{node.name}: output {output.name} must have the input's bits, zero point, exponent")
+    node.check_output(output, *inputs)
     node.check(*inputs)
-
-
-def _type(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.bits, tensor.zero_point, tensor.exponent
-
-
-def _verify_parameters(node: Conv | Linear) -> None:
-    weight, rank = node.weight, 4 if isinstance(node, Conv) else 2
-    if weight.codes.ndim != rank or weight.codes.dtype != np.uint8 or weight.codes.size == 0:
-        raise CocError(f"{node.name}: weight codes must be uint8 of rank {rank} and not empty")
-    if weight.bits not in (1, 2, 4, 8) or weight.codes.max() >= 1 << weight.bits:
-        raise CocError(f"{node.name}: weight codes do not fit {weight.bits} bits (1, 2, 4 or 8)")
-    channels = len(weight.codes)
-    if node.bias.shape != (channels,) or node.bias.dtype != np.int32:
-        raise CocError(f"{node.name}: bias must be int32 [{channels}]")
-    if isinstance(node, Conv):
-        scale, limit = node.scale, 2.0**MAX_SCALE_EXPONENT
-        if scale.shape != (channels,) or scale.dtype != np.float32:
-            raise CocError(f"{node.name}: scale must be float32 [{channels}]")
-        if not ((scale >= 1 / limit) & (scale <= limit)).all():
-            raise CocError(
-                f"{node.name}: scales must lie in 2**-{MAX_SCALE_EXPONENT} .. 2**{MAX_SCALE_EXPONENT}"
-            )
-        if node.stride < 1 or min(node.pads) < 0 or node.groups < 1:
-            raise CocError(f"{node.name}: stride, padding or groups out of range")

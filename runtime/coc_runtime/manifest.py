@@ -6,38 +6,18 @@ int32) and, for convolutions, `s{j}` (scale, float32). `task` is there where it 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from .arithmetic import Encoding, unpack
 from .cost import bitops
 from .errors import CocError
 from .graph import Graph, Segment, Task, verify
-from .ops import (
-    OPS,
-    Add,
-    AveragePool,
-    Concat,
-    Conv,
-    Flatten,
-    GlobalAveragePool,
-    Linear,
-    MaxPool,
-    Op,
-    Tensor,
-    Weight,
-)
+from .limits import MAX_ELEMENTS
+from .ops import OPS, Op, Tensor
+from .ops.entry import Entry, Parameters, checked_name, get, integers, pick, product
 
 FORMAT = 1
 """Version of this structure. A reader refuses what is newer than itself."""
-
-MAX_ELEMENTS = 1 << 28
-"""An activation with more elements per image is refused, so that running a file is bounded too."""
-
-Parameters = Callable[[str, str, tuple[int, ...]], np.ndarray]
-"""(name, dtype, shape) -> array, or a CocError if the file holds no such array."""
 
 
 def dump(graph: Graph) -> bytes:
@@ -67,22 +47,13 @@ def dump(graph: Graph) -> bytes:
 
 
 def _dump_node(node: Op, index: Mapping[str, int]) -> dict[str, Any]:
-    row: dict[str, Any] = {
+    return {
         "op": type(node).__name__,
         "name": node.name,
         "in": [index[name] for name in node.inputs],
         "out": index[node.output],
+        **node.entry(),
     }
-    if isinstance(node, Conv | Linear):
-        row |= {"shape": node.weight.codes.shape, "bits": node.weight.bits}
-        row["encoding"] = node.weight.encoding.value
-    if isinstance(node, Conv):
-        row |= {"stride": node.stride, "pads": node.pads, "groups": node.groups}
-    if isinstance(node, MaxPool | AveragePool):
-        row |= {"kernel": node.kernel, "stride": node.stride, "pads": node.pads}
-    if isinstance(node, Linear):
-        row["exponent"] = node.exponent
-    return row
 
 
 def decode(data: bytes) -> dict[str, Any]:
@@ -114,22 +85,20 @@ def task_of(manifest: dict[str, Any]) -> Task:
 
 def load(manifest: dict[str, Any], thresholds: tuple[float, ...], parameters: Parameters) -> Graph:
     """The verified graph of a decoded manifest; CocError wherever anything does not fit."""
-    tensors = [_tensor(row) for row in _get(manifest, "tensors", list)]
+    tensors = [_tensor(row) for row in get(manifest, "tensors", list)]
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise CocError("two tensors have the same name")
     segments, first, declared = [], 0, []
-    for row in _get(manifest, "segments", list):
-        nodes = _get(row, "nodes", list)
-        carry = None if row.get("carry") is None else _pick(tensors, row["carry"]).name
-        built = tuple(
-            _Node(node, tensors, f"{first + i}", parameters).build() for i, node in enumerate(nodes)
-        )
-        segments.append(Segment(built, _pick(tensors, _get(row, "logits", int)).name, carry))
-        declared.append(_get(row, "bitops", int))
+    for row in get(manifest, "segments", list):
+        nodes = get(row, "nodes", list)
+        carry = None if row.get("carry") is None else pick(tensors, row["carry"]).name
+        built = tuple(_node(node, tensors, f"{first + i}", parameters) for i, node in enumerate(nodes))
+        segments.append(Segment(built, pick(tensors, get(row, "logits", int)).name, carry))
+        declared.append(get(row, "bitops", int))
         first += len(nodes)
-    name = _pick(tensors, _get(manifest, "input", int)).name
+    name = pick(tensors, get(manifest, "input", int)).name
     by_name = {tensor.name: tensor for tensor in tensors}
-    meta = _get(manifest, "meta", dict)
+    meta = get(manifest, "meta", dict)
     graph = Graph(name, by_name, tuple(segments), thresholds, meta, task_of(manifest))
     verify(graph)
     counted = [bitops(graph.segment_layers(k)) for k in range(len(segments))]
@@ -138,114 +107,21 @@ def load(manifest: dict[str, Any], thresholds: tuple[float, ...], parameters: Pa
     return graph
 
 
-class _Node:
-    """One operator's row, read with every type and range checked before anything is allocated."""
-
-    def __init__(self, row: Any, tensors: list[Tensor], key: str, parameters: Parameters) -> None:
-        self.row, self.tensors, self.key, self.parameters = row, tensors, key, parameters
-        self.name = _name(_get(row, "name", str))
-
-    def build(self) -> Op:
-        op = _get(self.row, "op", str)
-        kind = {kind.__name__: kind for kind in OPS}.get(op)
-        inputs = [_pick(self.tensors, i).name for i in _get(self.row, "in", list)]
-        output = _pick(self.tensors, _get(self.row, "out", int)).name
-        if kind is None or len(inputs) != (2 if kind in (Add, Concat) else 1):
-            raise CocError(f"{self.name}: operator {op[:40]!r} with {len(inputs)} inputs is not known")
-        if kind is Add or kind is Concat:
-            return kind(self.name, (inputs[0], inputs[1]), output)
-        if kind is GlobalAveragePool or kind is Flatten:
-            return kind(self.name, inputs[0], output)
-        if kind is MaxPool or kind is AveragePool:
-            kernel_h, kernel_w = _integers(_get(self.row, "kernel", list), 2)
-            kernel = (kernel_h, kernel_w)
-            return kind(self.name, inputs[0], output, kernel, self._stride(), self._pads(kernel))
-        return self._conv(inputs[0], output) if kind is Conv else self._linear(inputs[0], output)
-
-    def _stride(self) -> int:
-        stride: int = _get(self.row, "stride", int)
-        if not 1 <= stride < 1 << 16:
-            raise CocError(f"{self.name}: stride {stride} out of range")
-        return stride
-
-    def _pads(self, kernel: tuple[int, int]) -> tuple[int, int, int, int]:
-        top, left, bottom, right = _integers(_get(self.row, "pads", list), 4)
-        height, width = kernel
-        if min(top, left, bottom, right) < 0 or max(top, bottom) >= height or max(left, right) >= width:
-            raise CocError(f"{self.name}: padding must be smaller than the {height}x{width} kernel")
-        return top, left, bottom, right
-
-    def _conv(self, source: str, output: str) -> Conv:
-        weight = self._weight(4)
-        kernel_h, kernel_w = weight.codes.shape[2:]
-        pads, stride, groups = self._pads((kernel_h, kernel_w)), self._stride(), _get(self.row, "groups", int)
-        if not 1 <= groups < 1 << 16:
-            raise CocError(f"{self.name}: {groups} groups are out of range")
-        scale = self.parameters(f"s{self.key}", "float32", weight.codes.shape[:1])
-        return Conv(self.name, source, output, weight, self._bias(weight), scale, stride, pads, groups)
-
-    def _linear(self, source: str, output: str) -> Linear:
-        weight = self._weight(2)
-        exponent = _get(self.row, "exponent", int)
-        return Linear(self.name, source, output, weight, self._bias(weight), exponent)
-
-    def _bias(self, weight: Weight) -> np.ndarray:
-        return self.parameters(f"b{self.key}", "int32", weight.codes.shape[:1])
-
-    def _weight(self, rank: int) -> Weight:
-        shape = _integers(_get(self.row, "shape", list), rank)
-        bits, count = _get(self.row, "bits", int), _product(shape)
-        if bits not in (1, 2, 4, 8):
-            raise CocError(f"{self.name}: {bits} weight bits are not supported (1, 2, 4 or 8)")
-        encodings = {encoding.value: encoding for encoding in Encoding}
-        encoding = _get(self.row, "encoding", str)
-        if encoding not in encodings:
-            raise CocError(f"{self.name}: weight encoding {encoding[:40]!r} is not known")
-        packed = self.parameters(f"w{self.key}", "uint8", (-(-bits * count // 8),))
-        codes = unpack(packed, bits, count).reshape(shape)
-        return Weight(codes, bits, encodings[encoding])
+def _node(fields: Any, tensors: list[Tensor], key: str, parameters: Parameters) -> Op:
+    entry = Entry(fields, tensors, key, parameters)
+    kind = {kind.__name__: kind for kind in OPS}.get(entry.op)
+    if kind is None or len(entry.inputs) != kind.INPUTS:
+        count = len(entry.inputs)
+        raise CocError(f"{entry.name}: operator {entry.op[:40]!r} with {count} inputs is not known")
+    return kind.from_entry(entry)
 
 
 def _tensor(row: Any) -> Tensor:
     if not isinstance(row, list) or len(row) != 5 or not isinstance(row[0], str):
         raise CocError("a tensor's row is not [name, shape, bits, zero point, exponent]")
     if not isinstance(row[1], list) or len(row[1]) not in (1, 3):
-        raise CocError(f"tensor {_name(row[0])}: shape must have one or three sizes")
-    shape = _integers(row[1], len(row[1]))
-    if _product(shape) > MAX_ELEMENTS:
-        raise CocError(f"tensor {_name(row[0])}: shape {shape} exceeds {MAX_ELEMENTS} elements")
-    return Tensor(_name(row[0]), shape, *_integers(row[2:], 3))
-
-
-def _get(row: Any, key: str, kind: type) -> Any:
-    value = row.get(key) if isinstance(row, dict) else None
-    if type(value) is not kind:
-        raise CocError(f"the manifest needs {key!r} as {kind.__name__}")
-    return value
-
-
-def _integers(values: list[Any], count: int) -> tuple[int, ...]:
-    if len(values) != count or any(type(value) is not int or abs(value) >= 1 << 31 for value in values):
-        raise CocError(f"the manifest needs {count} integers of 32 bits, not {str(values)[:60]}")
-    return tuple(values)
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    if min(shape) < 1:
-        raise CocError(f"shape {shape} is empty")
-    result = 1
-    for size in shape:
-        result *= size
-    return result
-
-
-def _pick(tensors: list[Tensor], index: Any) -> Tensor:
-    if type(index) is not int or not 0 <= index < len(tensors):
-        raise CocError(f"tensor number {index!r:.20} does not exist")
-    return tensors[index]
-
-
-def _name(value: str) -> str:
-    if not value.isprintable() or not value or len(value) > 1000:
-        raise CocError("a name in the manifest is empty, too long or not printable")
-    return value
+        raise CocError(f"tensor {checked_name(row[0])}: shape must have one or three sizes")
+    shape = integers(row[1], len(row[1]))
+    if product(shape) > MAX_ELEMENTS:
+        raise CocError(f"tensor {checked_name(row[0])}: shape {shape} exceeds {MAX_ELEMENTS} elements")
+    return Tensor(checked_name(row[0]), shape, *integers(row[2:], 3))

@@ -15,6 +15,7 @@ import numpy as np
 from . import files, manifest, protobuf
 from .errors import CocError
 from .graph import Graph
+from .limits import MAX_SEGMENTS
 from .onnxlevels import Initializer, Level, check_windows, read_levels
 from .protobuf import Message, encode
 
@@ -25,8 +26,6 @@ IR_VERSIONS = dict(zip(range(13, 26), (7, 7, 8, 8, 8, 8, 9, 9, 10, 10, 11, 12, 1
 """Opsets that coc-export can write, and the oldest IR that may hold each: older engines refuse newer IRs."""
 MANIFEST_KEY = "coc"
 CHECKSUM_KEY = "coc_sha256"
-MAX_EXITS = 16
-"""Levels nest in each other; protobuf libraries refuse messages nested 100 deep, and a level takes three."""
 
 UINT8, FLOAT = 2, 1
 INPUT, OUTPUT_LOGITS, OUTPUT_CARRY = "segment_input", "segment_logits", "segment_carry"
@@ -163,8 +162,8 @@ def _outline(data: bytes) -> tuple[memoryview, int, dict[bytes, memoryview]]:
 def _build(data: bytes, graph_bytes: memoryview, description: dict[str, object], opset: int) -> OnnxFile:
     rows = description.get("segments")
     count = len(rows) if isinstance(rows, list) else 0
-    if not 1 <= count <= MAX_EXITS + 1:
-        raise CocError(f"the manifest has {count} segments, not 1 to {MAX_EXITS + 1}")
+    if not 1 <= count <= MAX_SEGMENTS:
+        raise CocError(f"the manifest has {count} segments, not 1 to {MAX_SEGMENTS}")
     levels = read_levels(graph_bytes, count)
     initializers = {name: value for level in levels for name, value in level.initializers.items()}
 

@@ -12,14 +12,14 @@ import numpy as np
 from .arithmetic import Task
 from .errors import CocError
 from .graph import Segment
-from .ops import AveragePool, Conv, MaxPool
+from .limits import ONNX_PARTS, ONNX_TABLE_ROW
+from .ops import OPS
 from .protobuf import Message
 
-SEGMENT_OPS = frozenset(
-    ["Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "DequantizeLinear", "Flatten", "Gather", "Gemm"]
-    + ["GlobalAveragePool", "MaxPool", "Mul", "QuantizeLinear", "ReduceSum", "Reshape", "Slice"]
-)
-"""Operators that compute a segment."""
+SEGMENT_OPS = frozenset[str]().union(*(op.ONNX for op in OPS))
+"""Types of the nodes that compute a segment."""
+WINDOW_OPS = frozenset[str]().union(*(op.ONNX_WINDOWS for op in OPS))
+"""Types of the nodes whose attributes must be those of the manifest's operators."""
 GATE_OPS = frozenset(
     ["Abs", "ArgMax", "Constant", "ConstantOfShape", "GreaterOrEqual", "Identity", "If", "Neg", "ReduceMax"]
     + ["Shape", "Softmax", "Split", "Sub"]
@@ -28,9 +28,6 @@ GATE_OPS = frozenset(
 ConstantOfShape and a Cast that reads `xf`."""
 
 DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64"}
-MAX_TABLE_ROW = 8
-MAX_PARTS = 4096
-"""Tensors that one may be joined from."""
 
 GRAPH = {1: bytes, 2: bytes, 5: bytes, 11: bytes, 12: bytes}
 NODE = {1: bytes, 2: bytes, 3: bytes, 4: bytes, 5: bytes}
@@ -103,43 +100,18 @@ def read_levels(graph: memoryview, count: int) -> tuple[Level, ...]:
     return tuple(levels)
 
 
-def window(node: Conv | MaxPool | AveragePool) -> tuple[str, dict[str, list[int]]]:
-    """The ONNX operator that moves a window for a node, and its attributes but those of default value."""
-    op, attributes = type(node).__name__, {}
-    if isinstance(node, AveragePool) and not divides_exactly(node.kernel[0] * node.kernel[1]):
-        op = "Conv"  # sums the window
-    if isinstance(node, MaxPool | AveragePool) and op != "Conv":
-        attributes["kernel_shape"] = list(node.kernel)
-    if node.stride != 1:
-        attributes["strides"] = [node.stride] * 2
-    if any(node.pads):
-        attributes["pads"] = list(node.pads)
-        if op == "AveragePool":
-            attributes["count_include_pad"] = [1]
-    if isinstance(node, Conv) and node.groups != 1:
-        attributes["group"] = [node.groups]
-    return op, attributes
-
-
-def divides_exactly(count: int) -> bool:
-    """Whether a float mean of integers below 2**24 is exact: `count` is a power of two."""
-    return count & (count - 1) == 0
-
-
 def check_windows(level: Level, segment: Segment) -> None:
     """Raise CocError unless the level's convolutions and pools are the manifest's, with their attributes."""
-    nodes = [
-        node for node in map(_node, level.segment_nodes) if node.op in ("Conv", "MaxPool", "AveragePool")
-    ]
-    stated = [node for node in segment.nodes if isinstance(node, Conv | MaxPool | AveragePool)]
+    nodes = [node for node in map(_node, level.segment_nodes) if node.op in WINDOW_OPS]
+    stated = [(node.name, window) for node in segment.nodes if (window := node.onnx_window()) is not None]
     if len(nodes) != len(stated):
         raise CocError(
             f"the ONNX graph has {len(nodes)} convolutions and pools in a segment of {len(stated)}"
         )
-    for node, expected in zip(nodes, stated, strict=True):
-        if (node.op, node.integers()) != window(expected):
+    for node, (name, window) in zip(nodes, stated, strict=True):
+        if (node.op, node.integers()) != window:
             found = f"{node.op} in the ONNX graph, with {str(node.integers())[:100]}"
-            raise CocError(f"{expected.name}: is {found}")
+            raise CocError(f"{name}: is {found}")
 
 
 def _initializers(parts: Iterable[memoryview], known: dict[str, Initializer]) -> dict[str, Initializer]:
@@ -193,7 +165,7 @@ def _check_growth(node: _Node, known: dict[str, Initializer]) -> None:
     """Raise CocError for constants that broadcast or repeat beyond a few times the file's size."""
     if node.op == "Gather":
         table = known.get(node.inputs[0]) if node.inputs else None
-        if table is None or len(table.shape) != 2 or table.shape[1] > MAX_TABLE_ROW:
+        if table is None or len(table.shape) != 2 or table.shape[1] > ONNX_TABLE_ROW:
             raise CocError("a Gather does not read a table of packed weights")
     if node.op == "Mul":
         factor = known.get(node.inputs[-1]) if node.inputs else None
@@ -215,8 +187,8 @@ def _count_parts(node: _Node, parts: dict[str, int]) -> None:
     """
     counts = [parts.setdefault(name, 1) for name in node.inputs if name]
     total = sum(counts) if node.op == "Concat" else max(counts, default=1)
-    if total > MAX_PARTS:
-        raise CocError(f"more than {MAX_PARTS} tensors are joined to one")
+    if total > ONNX_PARTS:
+        raise CocError(f"more than {ONNX_PARTS} tensors are joined to one")
     for name in node.outputs:
         if name in parts:
             raise CocError(f"value {name[:40]!r} is read before it is written, or written twice")

@@ -4,8 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define MAX_SIDE 65535u
-
 coc_status coc_check_reads(const coc_model *model, const coc_segment *segment, uint32_t index) {
     const coc_node *node = &model->nodes[index];
     for (uint32_t i = 0; i < coc_input_count(node); i++) {
@@ -71,7 +69,7 @@ static coc_status add_shape(const coc_model *model, const coc_node *node, coc_te
     const coc_tensor *a = &model->tensors[node->inputs[0]], *b = &model->tensors[node->inputs[1]];
     if (a->rank != b->rank || a->channels != b->channels || a->height != b->height || a->width != b->width)
         return COC_ERROR_MALFORMED;
-    if (abs(a->exponent - b->exponent) > 7)
+    if (abs(a->exponent - b->exponent) > COC_MAX_SHIFT)
         return COC_ERROR_MALFORMED;
     set_shape(y, a->rank, a->channels, a->height, a->width);
     return COC_OK;
@@ -86,7 +84,7 @@ static coc_status concat_shape(const coc_model *model, const coc_node *node, coc
 }
 
 static coc_status global_shape(const coc_tensor *x, coc_tensor *y) {
-    if (x->rank != 3 || ((uint64_t)coc_pixels(x) << x->bits) > COC_MAX_SUM)
+    if (x->rank != 3 || ((uint64_t)coc_pixels(x) << x->bits) > COC_EXACT_LIMIT)
         return COC_ERROR_MALFORMED;
     set_shape(y, 1, x->channels, 1, 1);
     return COC_OK;
@@ -148,8 +146,8 @@ coc_status coc_check_shape(const coc_model *model, coc_node *node, uint32_t pad_
     }
     if (status != COC_OK)
         return status;
-    if (output->height > MAX_SIDE || output->width > MAX_SIDE)
-        return COC_ERROR_MALFORMED;
+    if (output->height > COC_MAX_SIZE || output->width > COC_MAX_SIZE)
+        return COC_ERROR_LIMIT;
     if (output->channels > COC_MAX_CHANNELS || coc_elements(output) > COC_MAX_ELEMENTS)
         return COC_ERROR_LIMIT;
     node->bitops *= node->macs; /* below 2^62: 2^28 weights, 2^28 pixels, 2^6 bits */
@@ -161,7 +159,7 @@ coc_status coc_check_segments(const coc_model *model) {
     uint64_t bitops = 0;
     for (uint32_t j = 0; j < model->node_count; j++) {
         bitops += model->nodes[j].bitops;
-        if (bitops > INT64_MAX)
+        if (bitops > COC_MAX_BITOPS)
             return COC_ERROR_LIMIT;
     }
     for (const coc_segment *segment = model->segments; segment <= last; segment++) {

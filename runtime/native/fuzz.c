@@ -5,11 +5,11 @@
  * Size and checksum are refitted, so that mutants reach the parser behind them.
  */
 #include "coc.h"
+#include "coc_limits.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define HEADER_BYTES 48u
 #define MAX_MACS UINT64_C(2000000) /* of a model that is run */
 #define MAX_BYTES ((size_t)16 << 20)
 
@@ -20,7 +20,7 @@ static void put32(uint8_t *p, uint32_t value) {
 
 static void refit(uint8_t *data, size_t size) {
     uint32_t crc = UINT32_C(0xFFFFFFFF);
-    if (size < HEADER_BYTES)
+    if (size < COC_HEADER_BYTES)
         return;
     put32(data + 16, (uint32_t)size);
     for (size_t i = 16; i < size; i++) {

@@ -3,14 +3,10 @@
 #define COC_MODEL_H
 
 #include "coc.h"
+#include "coc_limits.h"
 #include "ops.h"
 
 #define COC_ALIGNMENT 64u
-#define COC_LOGIT_BITS 32u
-#define COC_WEIGHT_ALIGNMENT 16u /* in the file */
-#define COC_MAX_ELEMENTS (UINT64_C(1) << 28) /* of a tensor, and weights of a layer */
-#define COC_MAX_SUM (UINT64_C(1) << 24)      /* integers below are exact in float */
-#define COC_MAX_CHANNELS 65536u
 
 typedef enum {
     COC_CONV = 1,
@@ -86,7 +82,6 @@ static inline uint64_t coc_align(uint64_t bytes) {
 }
 
 /* The first checks, from the first bytes of a file of `size` bytes; `head` holds min(size, 48) of them. */
-#define COC_HEADER_BYTES 48u
 coc_status coc_check_head(const uint8_t *head, uint64_t size);
 
 /* Build a model from a whole file. */

@@ -5,8 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define MAX_SCALE_EXPONENT 60
-
 /* A scale m * 2^e: its odd part m, or 0 if it is not legal. */
 static uint32_t read_scale(const uint8_t *p, int32_t *exponent) {
     const uint32_t odd = p[0];
@@ -14,8 +12,8 @@ static uint32_t read_scale(const uint8_t *p, int32_t *exponent) {
     *exponent = top;
     for (uint32_t rest = odd; rest > 1; rest >>= 1)
         top++;
-    const int legal = (odd & 1) && top >= -MAX_SCALE_EXPONENT &&
-                      (top < MAX_SCALE_EXPONENT || (odd == 1 && top == MAX_SCALE_EXPONENT));
+    const int legal = (odd & 1) && top >= -COC_MAX_SCALE_EXPONENT &&
+                      (top < COC_MAX_SCALE_EXPONENT || (odd == 1 && top == COC_MAX_SCALE_EXPONENT));
     return legal ? odd : 0;
 }
 
@@ -59,7 +57,7 @@ static int sums_exact(const uint8_t *codes, uint32_t bits, coc_encoding encoding
     const uint64_t high = (UINT64_C(1) << input->bits) - 1 - low;
     const uint64_t one = positive * high + negative * low, other = positive * low + negative * high;
     const uint64_t magnitude = (uint64_t)llabs((long long)bias);
-    return odd_part * ((one > other ? one : other) + magnitude) < COC_MAX_SUM;
+    return odd_part * ((one > other ? one : other) + magnitude) < COC_EXACT_LIMIT;
 }
 
 /* The next layer's packed codes, in the model's copy. */

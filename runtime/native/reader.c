@@ -9,14 +9,8 @@
 #include <string.h>
 
 #define VERSION 1u
-#define OPERATOR_BYTES 24u
-#define SEGMENT_BYTES 8u
-#define MAX_FILE UINT32_C(0x7fffffff)
-#define MAX_OPERATORS 4096u
-#define MAX_DESCRIPTION (1u << 20)
-#define MAX_EXPONENT 32
-#define MAX_CONFIDENCE UINT32_C(0x40000000) /* 2.0f */
-#define MAX_TOLERANCE UINT32_C(0x7f7fffff)  /* FLT_MAX */
+
+_Static_assert(COC_MAX_EXITS + 1 == COC_MAX_SEGMENTS && COC_MAX_CLASSES == COC_MAX_CHANNELS, "coc.h");
 
 static const uint8_t magic[8] = {0x89, 'C', 'O', 'C', '\r', '\n', 0x1a, '\n'};
 
@@ -49,7 +43,7 @@ coc_status coc_check_head(const uint8_t *head, uint64_t size) {
         return get32(head + 8) > VERSION ? COC_ERROR_VERSION : COC_ERROR_MALFORMED;
     if (size != get32(head + 16))
         return size < get32(head + 16) ? COC_ERROR_TRUNCATED : COC_ERROR_MALFORMED;
-    return size > MAX_FILE ? COC_ERROR_LIMIT : COC_OK;
+    return size > COC_MAX_FILE_BYTES ? COC_ERROR_LIMIT : COC_OK;
 }
 
 static coc_status check_header(const uint8_t *data) {
@@ -57,12 +51,12 @@ static coc_status check_header(const uint8_t *data) {
     const uint32_t channels = get32(data + 24), height = get16(data + 28), width = get16(data + 30);
     const uint32_t description = get32(data + 36);
     const int32_t exponent = get_i8(data + 32);
-    if (operators > MAX_OPERATORS || segments > COC_MAX_EXITS + 1 || channels > COC_MAX_CHANNELS ||
-        description > MAX_DESCRIPTION)
+    if (operators > COC_MAX_OPERATORS || segments > COC_MAX_SEGMENTS || channels > COC_MAX_CHANNELS ||
+        description > COC_MAX_DESCRIPTION)
         return COC_ERROR_LIMIT;
     if (operators == 0 || segments == 0 || segments > operators || description == 0)
         return COC_ERROR_MALFORMED;
-    if (channels == 0 || height == 0 || width == 0 || exponent < -MAX_EXPONENT || exponent > MAX_EXPONENT)
+    if (channels == 0 || height == 0 || width == 0 || exponent < -COC_MAX_EXPONENT || exponent > COC_MAX_EXPONENT)
         return COC_ERROR_MALFORMED;
     if (data[33] > COC_REGRESSION || !all_zero(data + 34, 2) || !all_zero(data + 40, 8))
         return COC_ERROR_MALFORMED;
@@ -73,12 +67,12 @@ static coc_status check_header(const uint8_t *data) {
 static coc_status find_sections(const uint8_t *data, size_t size, sections *found) {
     *found = (sections){.operators = get16(data + 20), .segments = get16(data + 22)};
     found->thresholds =
-        COC_HEADER_BYTES + OPERATOR_BYTES * (uint64_t)found->operators + SEGMENT_BYTES * (uint64_t)found->segments;
+        COC_HEADER_BYTES + COC_OPERATOR_BYTES * (uint64_t)found->operators + COC_SEGMENT_BYTES * (uint64_t)found->segments;
     found->biases = found->thresholds + 4 * (uint64_t)(found->segments - 1);
     if (found->biases > size)
         return COC_ERROR_TRUNCATED;
     for (uint32_t j = 0; j < found->operators; j++) {
-        const uint8_t *p = data + COC_HEADER_BYTES + (size_t)OPERATOR_BYTES * j;
+        const uint8_t *p = data + COC_HEADER_BYTES + (size_t)COC_OPERATOR_BYTES * j;
         if (get32(p + 16) > COC_MAX_CHANNELS)
             return COC_ERROR_LIMIT;
         found->bias_count += p[0] == COC_CONV || p[0] == COC_LINEAR ? get32(p + 16) : 0;
@@ -126,7 +120,7 @@ static coc_status allocate(const sections *found, size_t size, const coc_allocat
 
 static coc_status read_segments(coc_model *model, const uint8_t *p) {
     uint32_t first = 0, input = 0;
-    for (uint32_t k = 0; k < model->segment_count; k++, p += SEGMENT_BYTES) {
+    for (uint32_t k = 0; k < model->segment_count; k++, p += COC_SEGMENT_BYTES) {
         const uint32_t count = get16(p), logits = get16(p + 2), carry = get16(p + 4);
         const uint32_t end = first + count;
         if (count == 0 || end > model->node_count || get16(p + 6) != 0)
@@ -158,7 +152,7 @@ static int fields_legal(const uint8_t *p, const coc_node *node) {
         return 0;
     if (!coc_has_weights(node))
         return p[1] == 0 && p[2] == 0 && get32(p + 16) == 0;
-    return (p[1] == 1 || p[1] == 2 || p[1] == 4 || p[1] == 8) && p[2] <= 1 && get32(p + 16) != 0;
+    return COC_WEIGHT_BITS(p[1]) && p[2] <= 1 && get32(p + 16) != 0;
 }
 
 static coc_status read_fields(const uint8_t *p, coc_node *node) {
@@ -200,11 +194,11 @@ static coc_status read_output(const uint8_t *p, const coc_node *node, coc_tensor
     output->bits = p[20];
     output->zero = p[21];
     output->exponent = get_i8(p + 22);
-    if (output->exponent < -MAX_EXPONENT || output->exponent > MAX_EXPONENT)
+    if (output->exponent < -COC_MAX_EXPONENT || output->exponent > COC_MAX_EXPONENT)
         return COC_ERROR_MALFORMED;
     if (node->kind == COC_LINEAR)
         return output->bits == COC_LOGIT_BITS && output->zero == 0 ? COC_OK : COC_ERROR_MALFORMED;
-    if (output->bits < 2 || output->bits > 8)
+    if (output->bits < 2 || output->bits > COC_MAX_BITS)
         return COC_ERROR_MALFORMED;
     return output->zero == 0 || output->zero == 1 << (output->bits - 1) ? COC_OK : COC_ERROR_MALFORMED;
 }
@@ -212,7 +206,7 @@ static coc_status read_output(const uint8_t *p, const coc_node *node, coc_tensor
 static coc_status read_operators(coc_model *model, const uint8_t *data) {
     const coc_segment *segment = model->segments;
     const uint8_t *p = data + COC_HEADER_BYTES;
-    for (uint32_t j = 0; j < model->node_count; j++, p += OPERATOR_BYTES) {
+    for (uint32_t j = 0; j < model->node_count; j++, p += COC_OPERATOR_BYTES) {
         coc_node *node = &model->nodes[j];
         segment += j == segment->end;
         coc_status status = read_fields(p, node);
@@ -242,7 +236,7 @@ static coc_status read_image(coc_model *model, const uint8_t *data) {
 }
 
 static coc_status read_thresholds(coc_model *model, const uint8_t *p) {
-    const uint32_t most = model->task == COC_REGRESSION ? MAX_TOLERANCE : MAX_CONFIDENCE;
+    const uint32_t most = model->task == COC_REGRESSION ? COC_MAX_TOLERANCE_AS_BITS : COC_MAX_CONFIDENCE_AS_BITS;
     for (uint32_t k = 0; k + 1 < model->segment_count; k++) {
         const uint32_t bits = get32(p + 4 * (size_t)k);
         if (bits > most)
@@ -272,7 +266,7 @@ coc_status coc_read_model(const uint8_t *data, size_t size, const coc_allocator 
     if (status == COC_OK)
         status = read_thresholds(*model, data + found.thresholds);
     if (status == COC_OK)
-        status = read_segments(*model, data + COC_HEADER_BYTES + (size_t)OPERATOR_BYTES * found.operators);
+        status = read_segments(*model, data + COC_HEADER_BYTES + (size_t)COC_OPERATOR_BYTES * found.operators);
     if (status == COC_OK)
         status = read_operators(*model, data);
     if (status == COC_OK)

@@ -16,7 +16,7 @@ from coc_deploy.models.narrow import remove_channels
 from coc_deploy.network import ExitSpec, Network, to_input
 from coc_export import parity
 from coc_export.lowering import lower
-from coc_export.onnx_writer import write_onnx
+from coc_export.onnx.writer import write_onnx
 from coc_runtime import cocfile, cocwrite, onnxfile
 from coc_runtime.graph import Graph
 from coc_runtime.ops import AveragePool, Concat, Conv, Flatten, GlobalAveragePool, MaxPool

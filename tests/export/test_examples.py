@@ -16,7 +16,7 @@ from coc_deploy import checkpoint
 from coc_export import parity
 from coc_export.ledger import onnx_ledger
 from coc_export.lowering import lower
-from coc_export.onnx_writer import write_onnx
+from coc_export.onnx.writer import write_onnx
 from coc_runtime import onnxfile
 
 ROOT = Path(__file__).parents[2]

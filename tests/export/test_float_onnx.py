@@ -8,7 +8,7 @@ from coc_deploy import recipe
 from coc_deploy.models.narrow import remove_channels
 from coc_deploy.network import ExitSpec, Network
 from coc_deploy.stages import prune
-from coc_export.float_onnx import write_float
+from coc_export.onnx.float_network import write_float
 from coc_runtime.errors import CocError
 from tiny import digits, float_network, plain_forward, quantized_network, spoil_gammas
 from usernets import USER, ZOO, images, network, settled

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from coc_export.onnx_writer import write_onnx, write_segments
+from coc_export.onnx.writer import write_onnx, write_segments
 from coc_runtime import manifest, onnxfile
 from coc_runtime.arithmetic import gate_thresholds
 from coc_runtime.backends.ort import OrtBackend

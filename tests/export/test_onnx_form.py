@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from coc_export.onnx_nodes import Constants
-from coc_export.onnx_writer import write_onnx, write_segments
+from coc_export.onnx.constants import Constants
+from coc_export.onnx.writer import write_onnx, write_segments
 from coc_runtime import arithmetic, onnxfile
 from coc_runtime.arithmetic import Encoding
 from coc_runtime.errors import CocError

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from onnxruntime import GraphOptimizationLevel
 
-from coc_export.onnx_writer import write_onnx
+from coc_export.onnx.writer import write_onnx
 from coc_runtime import onnxfile
 from coc_runtime.backends.reference import ReferenceBackend
 from graphs import random_images

@@ -4,11 +4,12 @@ import itertools
 from functools import cache
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from coc_export.onnx_writer import write_onnx, write_segments
+from coc_export.onnx.writer import write_onnx, write_segments
 from coc_runtime import arithmetic, onnxfile
 from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.backends.reference import ReferenceBackend
@@ -110,10 +111,13 @@ def test_stock_onnxruntime_runs_the_file_in_three_lines() -> None:
         np.testing.assert_allclose(confidence, arithmetic.confidence(logits), atol=1e-6)
 
 
-def test_file_without_exits_runs_batches() -> None:
+@pytest.mark.parametrize("opset", onnxfile.IR_VERSIONS)
+def test_file_without_exits_runs_batches(opset: int) -> None:
+    if opset > onnx.defs.onnx_opset_version():
+        pytest.skip(f"this onnx does not know opset {opset}")
     graph = random_graph(4, exits=0)
     images = images_with_extremes(graph)
-    session = onnxruntime.InferenceSession(write_onnx(graph).SerializeToString())
+    session = onnxruntime.InferenceSession(write_onnx(graph, opset=opset).SerializeToString())
     logits, taken, confidence = session.run(None, {"image": images})
     np.testing.assert_array_equal(logits, logits_per_exit(graph, images)[0])
     assert taken.dtype == np.int64 and taken.tolist() == [0] * len(images)

@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from coc_export.onnx_writer import write_onnx, write_segments
+from coc_export.onnx.writer import write_onnx, write_segments
 from coc_runtime import CocError, Session, onnxfile
 from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.graph import Graph, Task

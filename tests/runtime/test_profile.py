@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coc_export.onnx_writer import write_onnx
+from coc_export.onnx.writer import write_onnx
 from coc_runtime import CocError, Session, cocwrite
 from coc_runtime.backends import middle, native, ortprofile
 from coc_runtime.graph import Graph

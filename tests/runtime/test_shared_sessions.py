@@ -33,7 +33,7 @@ def native_session(graph: Graph, folder: Path) -> Session:
 def onnxruntime_session(graph: Graph, folder: Path) -> Session:
     pytest.importorskip("onnxruntime", reason="the back end onnxruntime needs it")
     pytest.importorskip("onnx", reason="writing .onnx files needs it")
-    from coc_export.onnx_writer import write_onnx
+    from coc_export.onnx.writer import write_onnx
 
     (folder / "model.onnx").write_bytes(write_onnx(graph).SerializeToString())
     return Session(folder / "model.onnx", backend="onnxruntime")

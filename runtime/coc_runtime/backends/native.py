@@ -9,10 +9,8 @@ from .. import arithmetic, cocfile
 from ..coclayout import TASKS
 from ..errors import CocError
 from ..graph import check_thresholds
+from ..limits import MAX_THREADS
 from . import Outcome, middle
-
-MAX_THREADS = 64
-"""COC_MAX_THREADS of coc.h"""
 
 
 def why_missing() -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..graph import Graph
-from ..ops import Conv, Op
+from ..ops import Op
 
 MAX_CHUNK = 64
 CHUNK_BYTES = 64 << 20
@@ -44,8 +44,7 @@ class ReferenceBackend:
 def run_node(graph: Graph, node: Op, known: Mapping[str, np.ndarray]) -> np.ndarray:
     """Codes of a node's output, [N, *shape], from the codes of its inputs, which `known` holds."""
     operands = [part for name in node.inputs for part in (graph.tensors[name], known[name])]
-    codes: np.ndarray = node.reference(*operands, graph.tensors[node.output])  # type: ignore[arg-type, call-arg]
-    return codes
+    return node.reference(*operands, graph.tensors[node.output])
 
 
 def _chunk(graph: Graph, index: int) -> int:
@@ -58,9 +57,5 @@ def _chunk(graph: Graph, index: int) -> int:
 
 def _scratch(graph: Graph, node: Op) -> int:
     """Bytes per image of a node's float32 and int32 temporaries: im2col columns, input and output."""
-    output = graph.tensors[node.output].shape
     numbers = sum(int(np.prod(graph.tensors[name].shape)) for name in (*node.inputs, node.output))
-    if isinstance(node, Conv):
-        per_pixel = int(np.prod(node.weight.codes.shape[1:])) * node.groups
-        numbers += per_pixel * output[1] * output[2]
-    return 4 * numbers
+    return 4 * (numbers + node.temporaries(graph.tensors[node.output]))

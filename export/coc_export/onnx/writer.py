@@ -21,8 +21,11 @@ from coc_runtime import manifest, onnxfile
 from coc_runtime.arithmetic import gate_thresholds
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, Task, verify
+from coc_runtime.limits import MAX_EXITS
 
-from .onnx_nodes import Constants, SegmentWriter
+from .constants import Constants
+from .nodes import write_segment
+from .segment import SegmentWriter
 
 OUTPUTS = ["logits", "exit", "confidence"]
 
@@ -41,13 +44,13 @@ def write_onnx(graph: Graph, *, packed: bool = True, opset: int = onnxfile.OPSET
     _check_opset(opset)
     verify(graph)
     exits = len(graph.thresholds)
-    if exits > onnxfile.MAX_EXITS:
-        raise CocError(f"{exits} early exits, one ONNX file nests {onnxfile.MAX_EXITS}: split it by segment")
+    if exits > MAX_EXITS:
+        raise CocError(f"{exits} early exits, one ONNX file nests {MAX_EXITS}: split it by segment")
     constants = Constants()
     aliases = {graph.input: "image"}
     if not exits:
         aliases[graph.segments[0].logits] = "logits"
-    levels = [SegmentWriter(graph, k, constants, aliases, packed, opset) for k in range(exits + 1)]
+    levels = [write_segment(graph, k, constants, aliases, packed, opset) for k in range(exits + 1)]
     results = _last(graph, levels[-1])
     for k in reversed(range(exits)):
         inner = _subgraph(graph, f"segment{k + 1}", levels[k + 1], results)
@@ -89,7 +92,7 @@ def write_segments(graph: Graph, opset: int = onnxfile.OPSET) -> list[onnx.Model
         if segment.carry is not None:
             aliases[segment.carry] = f"carry{k}"
         constants = Constants()
-        writer = SegmentWriter(graph, k, constants, aliases | {source: read}, opset=opset)
+        writer = write_segment(graph, k, constants, aliases | {source: read}, opset=opset)
         if segment.carry == source:
             writer.node("Identity", [read], f"carry{k}")
         compares = k > 0 and graph.task is Task.REGRESSION
@@ -138,7 +141,7 @@ def _last(graph: Graph, writer: SegmentWriter) -> list[str]:
         return [logits, _exit_number(writer.nodes, k, f"x{k}"), confidence]
     confidence = _confidence(writer, logits, None, "confidence")
     # N times 0. With a Shape, OpenVINO 2026.4 computes the whole model wrongly where N is not fixed.
-    largest = writer.node("ReduceMax", [logits, writer.constants.sizes([1])], "xs", keepdims=1)
+    largest = writer.largest(logits, "xs", keep=True)
     return [logits, writer.node("ArgMax", [largest], "exit", axis=1, keepdims=0), confidence]
 
 

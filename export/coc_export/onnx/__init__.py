@@ -1,0 +1,1 @@
+"""ONNX files: `writer` makes whole ones of a graph, `nodes` lists how operators become nodes."""

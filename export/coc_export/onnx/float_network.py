@@ -1,0 +1,210 @@
+"""A float network as ONNX, batch-norm folded: what benchmarks compare the compressed model with."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import fx, nn
+
+from coc_deploy.calls import pair
+from coc_deploy.models import ShortcutA
+from coc_deploy.network import Network
+from coc_runtime.errors import CocError
+
+OPSET = 21
+IR_VERSION = 10
+
+
+class _Writer:
+    """Collects the nodes of a body, whose node names become names of values."""
+
+    def __init__(self, body: fx.GraphModule) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._modules = dict(body.named_modules())
+        self._folded: set[str] = set()
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        return self._modules.get(str(node.target)) if node.op == "call_module" else None
+
+    def fold_norm(self, node: fx.Node) -> tuple[nn.BatchNorm2d | None, str]:
+        """Batch-norm that alone reads a node's value and is not written by itself then; the value's name."""
+        users = list(node.users)
+        norm = self.module(users[0]) if len(users) == 1 else None
+        if not isinstance(norm, nn.BatchNorm2d):
+            return None, node.name
+        self._folded.add(users[0].name)
+        return norm, users[0].name
+
+    def write(self, node: fx.Node) -> None:
+        """The ONNX nodes of a node of the body; CocError where there are none."""
+        module = self.module(node)
+        if node.op == "output" or node.name in self._folded:
+            return
+        if node.op == "placeholder":
+            _image(self, node)
+        elif node.op == "call_function" and node.target in FUNCTIONS:
+            FUNCTIONS[node.target](self, node)
+        elif (writes := next((MODULES[k] for k in type(module).__mro__ if k in MODULES), None)) is not None:
+            writes(self, node, module)
+        else:
+            kind = type(module).__name__ if module is not None else str(node.target)
+            raise CocError(f"{node.name}: {kind} cannot be exported to float ONNX")
+
+
+def _image(writer: _Writer, node: fx.Node) -> None:
+    writer.node("Cast", ["image"], "pixels", to=TensorProto.FLOAT)
+    grey = writer.constant("grey", np.array(128, np.float32))
+    writer.node("Sub", ["pixels", grey], "centred")
+    writer.node("Mul", ["centred", writer.constant("unit", np.array(1 / 128, np.float32))], node.name)
+
+
+def _conv(writer: _Writer, node: fx.Node, conv: nn.Conv2d) -> None:
+    """Convolution with the batch-norm behind it folded into weights and bias."""
+    norm, output = writer.fold_norm(node)
+    weight = conv.weight.detach().double().numpy()
+    bias = np.zeros(len(weight)) if conv.bias is None else conv.bias.detach().double().numpy()
+    if norm is not None:
+        assert norm.running_var is not None and norm.running_mean is not None
+        gain = (norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()).detach().numpy()
+        weight = weight * gain[:, None, None, None]
+        bias = norm.bias.detach().double().numpy() + (bias - norm.running_mean.double().numpy()) * gain
+    pads = [int(p) for p in conv.padding] * 2
+    names = [
+        writer.constant(f"{node.name}.weight", weight.astype(np.float32)),
+        writer.constant(f"{node.name}.bias", bias.astype(np.float32)),
+    ]
+    attributes = {"strides": list(conv.stride), "pads": pads, "group": conv.groups}
+    writer.node("Conv", [str(node.args[0]), *names], output, **attributes)
+
+
+def _norm(writer: _Writer, node: fx.Node, norm: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
+    """Batch-norm that no convolution precedes."""
+    values = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    names = [
+        writer.constant(f"{node.name}.{key}", value.detach().numpy())
+        for key, value in zip(("weight", "bias", "mean", "var"), values, strict=True)
+        if value is not None
+    ]
+    writer.node("BatchNormalization", [str(node.args[0]), *names], node.name, epsilon=norm.eps)
+
+
+def _window(pool: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
+    sizes = {"kernel_shape": list(pair(pool.kernel_size)), "strides": list(pair(pool.stride))}
+    return {**sizes, "pads": list(pair(pool.padding)) * 2, "ceil_mode": int(pool.ceil_mode)}
+
+
+def _average_pool(writer: _Writer, node: fx.Node, pool: nn.AvgPool2d) -> None:
+    writer.node("AveragePool", [str(node.args[0])], node.name, count_include_pad=1, **_window(pool))
+
+
+def _max_pool(writer: _Writer, node: fx.Node, pool: nn.MaxPool2d) -> None:
+    writer.node("MaxPool", [str(node.args[0])], node.name, **_window(pool))
+
+
+def _pad(writer: _Writer, node: fx.Node, module: nn.ZeroPad2d) -> None:
+    left, right, top, bottom = module.padding
+    pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+    writer.node("Pad", [str(node.args[0]), writer.constant(f"{node.name}.pads", pads)], node.name)
+
+
+def _shortcut(writer: _Writer, node: fx.Node, module: ShortcutA) -> None:
+    steps = np.array([module.stride, module.stride], np.int64)
+    slices = [
+        writer.constant(f"{node.name}.start", np.zeros(2, np.int64)),
+        writer.constant(f"{node.name}.end", np.full(2, np.iinfo(np.int64).max)),
+        writer.constant(f"{node.name}.axes", np.array([2, 3], np.int64)),
+        writer.constant(f"{node.name}.step", steps),
+    ]
+    writer.node("Slice", [str(node.args[0]), *slices], f"{node.name}.half")
+    pads = np.array([0, module.front, 0, 0, 0, module.behind, 0, 0], np.int64)
+    writer.node("Pad", [f"{node.name}.half", writer.constant(f"{node.name}.pads", pads)], node.name)
+
+
+def _relu6(writer: _Writer, node: fx.Node, module: nn.ReLU6) -> None:
+    low, high = (writer.constant(f"{node.name}.{v}", np.array(v, np.float32)) for v in (0, 6))
+    writer.node("Clip", [str(node.args[0]), low, high], node.name)
+
+
+def _linear(writer: _Writer, node: fx.Node, linear: nn.Linear) -> None:
+    names = [writer.constant(f"{node.name}.weight", linear.weight.detach().numpy())]
+    if linear.bias is not None:
+        names.append(writer.constant(f"{node.name}.bias", linear.bias.detach().numpy()))
+    writer.node("Gemm", [str(node.args[0]), *names], node.name, transB=1)
+
+
+def _plainly(op: str) -> Callable[[_Writer, fx.Node, nn.Module], None]:
+    """A node of one input without attributes."""
+    return lambda writer, node, module: writer.node(op, [str(node.args[0])], node.name)
+
+
+def _add(writer: _Writer, node: fx.Node) -> None:
+    inputs = [str(source) for source in node.all_input_nodes]
+    writer.node("Add", inputs * (3 - len(inputs)), node.name)
+
+
+def _concat(writer: _Writer, node: fx.Node) -> None:
+    parts = [str(source) for source in node.args[0]]  # type: ignore[union-attr]
+    writer.node("Concat", parts, node.name, axis=1)
+
+
+MODULES: dict[type, Callable[[_Writer, fx.Node, Any], None]] = {
+    nn.Conv2d: _conv,
+    nn.BatchNorm2d: _norm,
+    nn.BatchNorm1d: _norm,
+    nn.ReLU: _plainly("Relu"),
+    nn.ReLU6: _relu6,
+    ShortcutA: _shortcut,
+    nn.AdaptiveAvgPool2d: _plainly("GlobalAveragePool"),
+    nn.AvgPool2d: _average_pool,
+    nn.MaxPool2d: _max_pool,
+    nn.ZeroPad2d: _pad,
+    nn.Flatten: _plainly("Flatten"),
+    nn.Dropout: _plainly("Identity"),
+    nn.Dropout2d: _plainly("Identity"),
+    nn.Linear: _linear,
+}
+"""Writes a module of a body; the classes are the kinds of which bodies consist."""
+
+FUNCTIONS: dict[Any, Callable[[_Writer, fx.Node], None]] = {operator.add: _add, torch.cat: _concat}
+
+
+def write_float(network: Network) -> onnx.ModelProto:
+    """uint8 `image` [N, C, H, W] in, `logits` [N, classes] out, everything float32 between.
+
+    Raises CocError for a quantized network or one with exits, which have the integer export.
+    """
+    if network.quant is not None or network.exits is not None:
+        raise CocError("the float export takes a model without quantization and exits")
+    body = network.body.eval()
+    writer = _Writer(body)
+    for node in body.graph.nodes:
+        writer.write(node)
+    logits = str(body.graph.find_nodes(op="output")[0].args[0][-1])
+    writer.node("Identity", [logits], "logits")
+    graph = helper.make_graph(
+        writer.nodes,
+        "float",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *network.input_shape])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", network.arch.classes])],
+        writer.initializers,
+    )
+    model = helper.make_model(
+        graph,
+        producer_name="coc-deploy",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model

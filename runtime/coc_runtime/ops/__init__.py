@@ -1,0 +1,47 @@
+"""The operators of the integer graph, one file each or per close family.
+
+`OPS` lists them; `base` says what an operator is.
+"""
+
+from .add import Add
+from .base import Op, Tensor
+from .concat import Concat
+from .conv import Conv, convolve
+from .flatten import Flatten
+from .layer import Layer
+from .linear import Linear
+from .pool import AveragePool, GlobalAveragePool, MaxPool
+from .weight import Weight
+
+__all__ = [
+    "KINDS",
+    "OPS",
+    "Add",
+    "AveragePool",
+    "Concat",
+    "Conv",
+    "Flatten",
+    "GlobalAveragePool",
+    "Layer",
+    "Linear",
+    "MaxPool",
+    "Op",
+    "Tensor",
+    "Weight",
+    "convolve",
+]
+
+OPS: tuple[type[Op], ...] = (
+    Conv,
+    Add,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    AveragePool,
+    Concat,
+    Flatten,
+)
+"""Every operator there is, by its number in .coc files."""
+
+KINDS: dict[int, type[Op]] = {op.KIND: op for op in OPS}
+"""The operator of each number."""
