@@ -26,6 +26,8 @@ from .source import read_artifact
 class Differs(CocError):
     """What --verify is there to find."""
 
+    exit_code = 1
+
 
 Report = dict[str, Any]
 
