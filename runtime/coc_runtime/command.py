@@ -51,13 +51,15 @@ def run(name: str, body: Body, arguments: Sequence[str] | None, *, extra: str, s
                 sys.stderr.write(line)
                 sys.stderr.flush()
 
-    with _streams() as (out, err), Interrupts(tell_stopped, own_process=arguments is None) as interrupts:
+    with _streams() as (out, err), Interrupts(tell_stopped) as interrupts:
         try:
             return _attempt(name, body, arguments, extra, out, err)
         except KeyboardInterrupt:
             _debug()
             out.flush()
             tell_stopped()
+            if arguments is None:
+                interrupts.end()
             return interrupts.code
 
 

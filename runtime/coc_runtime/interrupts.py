@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 GRACE = 0.7
 """Seconds in which a command that was stopped may leave its work in order."""
@@ -20,12 +20,11 @@ class Interrupts:
     GRACE seconds later, or a second one comes, a watching thread ends it at once.
 
     This is safe at any moment: files get their names when they are whole. tell: says on stderr that the
-    command was stopped, unless that has been said. own_process: the process is this command's alone and goes
-    on being watched after the block, until it has ended.
+    command was stopped, unless that has been said.
     """
 
-    def __init__(self, tell: Callable[[], None], own_process: bool) -> None:
-        self._tell, self._own_process = tell, own_process
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
         self._number = 0
         self._over = False
         self._handlers: dict[signal.Signals, Any] = {}
@@ -36,6 +35,10 @@ class Interrupts:
     def code(self) -> int:
         """Exit code of a command that was stopped."""
         return _code(self._number or signal.SIGINT)
+
+    def end(self) -> NoReturn:
+        """End the process in which the command was stopped: Python would first take torch down, for seconds."""
+        _end(self.code)
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is not threading.main_thread():
@@ -53,7 +56,7 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         self._over = True
-        if self._watched is None or (self._number and self._own_process):
+        if self._watched is None:
             return
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -84,8 +87,7 @@ class Interrupts:
         telling = threading.Thread(target=self._tell, daemon=True)  # a reader that waits would hold it
         telling.start()
         telling.join(0.2)
-        _kill_children()
-        os._exit(_code(number))
+        _end(_code(number))
 
 
 def _code(number: int) -> int:
@@ -93,9 +95,10 @@ def _code(number: int) -> int:
     return 128 + number
 
 
-def _kill_children() -> None:
-    """Those of multiprocessing, which end with their parent only if it ends in order."""
+def _end(code: int) -> NoReturn:
+    """Children of multiprocessing end with their parent only if it ends in order, so they are killed."""
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None:
         for child in multiprocessing.active_children():
             child.kill()
+    os._exit(code)
