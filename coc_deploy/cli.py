@@ -8,6 +8,7 @@ from typing import Any
 
 from coc_runtime import command
 from coc_runtime.errors import CocError
+from coc_runtime.text import one_line
 
 COLUMNS = "stage     model        bits  accuracy  BitOpsCR  uniform      CR     time  exits"
 NUMBER_COLUMNS = COLUMNS.replace("  accuracy", "       MAE       R2")
@@ -161,7 +162,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         show_plan(chain.plan(chosen, chain.Data.load(chosen.data)))
         return 0
     chain.run(chosen, options.out, options.reuse, show)
-    print(f"wrote {options.out / 'model.pt'}")
+    print(one_line(f"wrote {options.out / 'model.pt'}"))
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coc_runtime import command
 from coc_runtime.errors import CocError
+from coc_runtime.text import one_line
 
 from . import KINDS
 
@@ -79,7 +80,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     print(summary.text)
     for chain, setting, error in summary.failures:
         print(f"failed: {chain} {setting}: {error}")
-    print(f"wrote {options.out / 'study.sqlite'}")
+    print(one_line(f"wrote {options.out / 'study.sqlite'}"))
     _conclude(options.out)
     return 1 if summary.failures else 0
 

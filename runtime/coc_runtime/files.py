@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CocError
+from .text import encodable
 
 MAX_BYTES = (1 << 31) - 1
 """Of an artifact: Protobuf's own limit for a message, and that of .coc files."""
@@ -44,6 +45,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise CocError(f"{path}: cannot be written ({error.strerror}): choose another place") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Text as UTF-8, what of names of files is none escaped; CocError where it cannot be written."""
+    write_bytes(path, encodable(text).encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -37,7 +37,7 @@ class Interrupts:
         return _code(self._number or signal.SIGINT)
 
     def end(self) -> NoReturn:
-        """End the process in which the command was stopped: Python would first take torch down, for seconds."""
+        """End the process of a stopped command: Python would first take torch down, for seconds."""
         _end(self.code)
 
     def __enter__(self) -> "Interrupts":
