@@ -86,6 +86,7 @@ def load_data(graph: Graph, option: str, spec: str | None, split: str, images: i
         if spec.startswith("imagefolder:") or not spec:
             raise CocError("the parity check needs the model's test images: give --data imagefolder:PATH")
     data = datasets.load(spec, split)
+    datasets.tell(data)
     shape = graph.tensors[graph.input].shape
     if data.images.shape[1:] != shape:
         found = list(data.images.shape[1:])
