@@ -48,7 +48,9 @@ class Data:
 
     @classmethod
     def load(cls, spec: str) -> "Data":
-        return cls(*(datasets.load(spec, split) for split in ("train", "calibration", "test")))
+        parts = [datasets.load(spec, split) for split in ("train", "calibration", "test")]
+        datasets.tell(*parts)
+        return cls(*parts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coc_runtime import command
 from coc_runtime.errors import CocError
+from coc_runtime.text import one_line
 
 COLUMNS = "stage     model        bits  accuracy  BitOpsCR  uniform      CR     time  exits"
 NUMBER_COLUMNS = COLUMNS.replace("  accuracy", "       MAE       R2")
@@ -13,7 +16,7 @@ NUMBER_COLUMNS = COLUMNS.replace("  accuracy", "       MAE       R2")
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="coc-compress", description=__doc__)
+    result = command.Parser(prog="coc-compress", description=__doc__)
     result.add_argument(
         "recipe", type=Path, nargs="?", help="recipe.toml: chain, data, and a section per stage"
     )
@@ -124,52 +127,42 @@ def _refuse_without_auto(options: argparse.Namespace) -> None:
             raise CocError(f"--{name.replace('_', '-')} is for --auto")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 on success, 2 with one line on stderr when the input is wrong, 130 when interrupted."""
+    stopped = "the same command continues from the last finished epoch"
+    return command.run("coc-compress", _main, arguments, extra="compile", stopped=stopped)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
-    try:
-        if not options.list and options.recipe is None:
-            raise CocError("which recipe? coc-compress recipe.toml --out RUN (or --list)")
-        if not options.list and not options.check and options.out is None:
-            raise CocError("--out RUN is missing: the folder of the run (or --check)")
-        _refuse_without_auto(options)
-        import torch
+    if not options.list and options.recipe is None:
+        raise CocError("which recipe? coc-compress recipe.toml --out RUN (or --list)")
+    if not options.list and not options.check and options.out is None:
+        raise CocError("--out RUN is missing: the folder of the run (or --check)")
+    _refuse_without_auto(options)
+    import torch
 
-        from . import chain
+    from . import chain
 
-        if options.list:
-            list_all()
-            return 0
-        if options.threads is not None:
-            if options.threads < 1:
-                raise CocError(f"--threads {options.threads}: must be at least 1")
-            torch.set_num_threads(options.threads)
-        if options.auto:
-            from .study.auto import command
+    if options.list:
+        list_all()
+        return 0
+    if options.threads is not None:
+        if options.threads < 1:
+            raise CocError(f"--threads {options.threads}: must be at least 1")
+        torch.set_num_threads(options.threads)
+    if options.auto:
+        from .study.auto import command as auto
 
-            return command.run(options)
-        from .study.auto import space
+        return auto.run(options)
+    from .study.auto import space
 
-        chosen = space.plain(options.recipe, options.set)
-        if options.check:
-            show_plan(chain.plan(chosen, chain.Data.load(chosen.data)))
-            return 0
-        chain.run(chosen, options.out, options.reuse, show)
-        print(f"wrote {options.out / 'model.pt'}")
-    except CocError as error:
-        print(f"coc-compress: error: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:
-        print(
-            f"coc-compress: error: {error.name} is missing: pip install 'coc-deploy[compile]'",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "coc-compress: stopped; the same command continues from the last finished epoch", file=sys.stderr
-        )
-        return 130
+    chosen = space.plain(options.recipe, options.set)
+    if options.check:
+        show_plan(chain.plan(chosen, chain.Data.load(chosen.data)))
+        return 0
+    chain.run(chosen, options.out, options.reuse, show)
+    print(one_line(f"wrote {options.out / 'model.pt'}"))
     return 0
 
 

@@ -40,9 +40,9 @@ def _lock(folder: Path, wait: bool = False) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} ({' '.join(sys.argv)})".encode())
+        os.write(descriptor, os.fsencode(f"process {os.getpid()} ({' '.join(sys.argv)})"))
     except BlockingIOError:
-        holder = os.read(descriptor, 1000).decode(errors="replace") or "another process"
+        holder = os.fsdecode(os.read(descriptor, 1000)) or "another process"
         os.close(descriptor)
         raise CocError(
             f"{folder}: {' '.join(holder.split())} works in it: wait for its end or choose another --out"

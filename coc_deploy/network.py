@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from coc_runtime import datasets
 from coc_runtime.errors import CocError
 
 from . import body as bodies
@@ -181,8 +182,14 @@ def evaluating(network: Network) -> Iterator[Network]:
 
 
 def to_input(images: np.ndarray | Tensor) -> Tensor:
-    """uint8 [N, C, H, W] as the network's input, float32 (pixel - 128) / 128, channels last."""
+    """uint8 [N, C, H, W] as the network's input, float32 (pixel - 128) / 128, channels last.
+
+    Raises CocError for other arrays, such as floats, which may hold NaN, and masked ones.
+    """
+    if isinstance(images, np.ndarray):
+        datasets.check_images(images, "images")
     pixels = torch.as_tensor(images)
+    assert pixels.dtype == torch.uint8
     return pixels.to(torch.float32, memory_format=torch.channels_last).sub_(128).div_(128)
 
 

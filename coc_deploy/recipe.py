@@ -1,5 +1,6 @@
 """recipe.toml as a frozen dataclass; every value is checked before anything runs."""
 
+import codecs
 import dataclasses
 import difflib
 import hashlib
@@ -20,6 +21,8 @@ from .sections import Distill, Exit, Model, Original, Prune, Quantize, Stage, re
 LETTERS = "DPQE"
 LONGEST = 15
 """Stages of a chain: each has a seed of its own, recipe.seed * 16 + its number."""
+MOST_BYTES = 1 << 22
+"""Of a recipe's file."""
 TASKS = tuple(task.value for task in Task)
 PRECISIONS = ("auto", "float32", "bfloat16")
 REPEAT = re.compile(r"[dpq](?:[2-9]|1[0-5])")
@@ -168,11 +171,30 @@ def load(path: Path, changes: list[str]) -> Recipe:
 def read(path: Path) -> dict[str, Any]:
     """A TOML file's values; CocError where it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise CocError(f"{path}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise CocError(f"{path}: not valid TOML: lists or tables are nested too deeply") from error
+
+
+def read_text(path: Path) -> str:
+    """A recipe's text, which may begin with UTF-8's byte order mark; CocError where it is none."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise CocError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CocError(f"{path}: not valid TOML: {error}") from error
+    except ValueError as error:  # a NUL in the name
+        raise CocError(f"{str(path)!r}: cannot be read ({error})") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise CocError(f"{path}: not valid TOML: it is in UTF-16: save it as UTF-8")
+    if len(data) > MOST_BYTES or b"\0" in data:
+        raise CocError(f"{path}: not valid TOML: it is no text: give a recipe, e.g. recipes/digits.toml")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CocError(f"{path}: not valid TOML: {error}: save it as UTF-8") from error
 
 
 def resolved(recipe: Recipe, folder: Path) -> Recipe:

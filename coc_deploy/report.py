@@ -5,6 +5,7 @@ from typing import Any
 
 from coc_bench import plots
 from coc_runtime import files, quality
+from coc_runtime.text import one_line
 
 from . import train
 from .recipe import Recipe
@@ -26,7 +27,7 @@ def factors(history: Records) -> list[dict[str, float]]:
 def write(out: Path, recipe: Recipe, history: Records) -> None:
     """Write report.md and the picture that it shows into a run's folder."""
     _write_picture(out / PICTURE, history, recipe)
-    files.write_bytes(out / "report.md", markdown(recipe, history).encode())
+    files.write_text(out / "report.md", markdown(recipe, history))
 
 
 def markdown(recipe: Recipe, history: Records) -> str:
@@ -35,7 +36,7 @@ def markdown(recipe: Recipe, history: Records) -> str:
     name = _measured(last)
     of = f"{quality.text(last)} of" if name == "accuracy" else f"{quality.text(last)} on"
     lines = [
-        f"# {recipe.chain} on {recipe.data}",
+        f"# {recipe.chain} on {one_line(recipe.data)}",
         "",
         f"{of} {last['test_images']} test images, {quality.text(first)} before; "
         f"{last['bitops_cr']:.1f} times fewer BitOps, {last['cr']:.1f} times fewer bits stored.",

@@ -28,6 +28,7 @@ SHARED_LOOK = {"coc_bench.page", "coc_bench.plots"}
 LAZY_IN_RUNTIME = {
     "backends/ort.py": {"onnxruntime"},
     "datasets.py": {"PIL", "sklearn", "torchvision"},
+    "imagefiles.py": {"PIL"},
 }
 """Third-party modules other than NumPy that a file of coc_runtime may import inside functions."""
 LAZY_IN_BENCH = {

@@ -7,16 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coc_runtime import files
+from coc_runtime import command, files
 from coc_runtime.errors import CocError
 
-from . import bench, comparison, report, tables
-from .bench import Plan
-from .peers import Wanted, parse_engines
-from .rounds import choose_cpus, parse_cpus
-
 SLOWER = 1
-MISTAKE = 2
 LEFT_ALONE = (
     "artifacts",
     "data",
@@ -34,21 +28,23 @@ LEFT_ALONE = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0, 1 where --fail-if-slower fails, or 2 for a user's mistake, told in one line."""
+    return command.run("coc-bench", _main, arguments, extra="peers")
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    try:
-        _check(options)
-        if options.compare:
-            old, new = options.compare
-            with _told_of(old, new):
-                return _compare(old, new, options.fail_if_slower)
-        if options.earlier:
-            with _told_of(options.earlier):
-                _show(report.read(options.earlier), options)
-        else:
-            _show(_measure(options), options)
-    except CocError as error:
-        tables.say(f"coc-bench: error: {error}", sys.stderr)
-        return MISTAKE
+    _check(options)
+    if options.compare:
+        old, new = options.compare
+        with _told_of(old, new):
+            return _compare(old, new, options.fail_if_slower)
+    if options.earlier:
+        from . import report
+
+        with _told_of(options.earlier):
+            _show(report.read(options.earlier), options)
+    else:
+        _show(_measure(options), options)
     return 0
 
 
@@ -67,6 +63,8 @@ def _told_of(*reports: Path) -> Iterator[None]:
 
 def _show(found: dict[str, Any], options: argparse.Namespace) -> None:
     """The report in the files that were asked for, then on screen."""
+    from . import tables
+
     if options.json is not None:
         files.write_json(options.json, found)
     summary = tables.summary(found)
@@ -74,11 +72,11 @@ def _show(found: dict[str, Any], options: argparse.Namespace) -> None:
         from . import page
 
         page.write(options.html, found)
-    tables.say(summary)
+    print(summary)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="coc-bench",
         description=__doc__,
         usage="coc-bench MODEL [MODEL ...] --data SPEC [options]\n"
@@ -189,6 +187,8 @@ def _percent(text: str) -> float:
 
 
 def _cpus(text: str) -> tuple[int, ...] | str:
+    from .rounds import parse_cpus
+
     try:
         return parse_cpus(text) or text
     except ValueError as error:
@@ -222,13 +222,17 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    from . import bench
+    from .peers import Wanted, parse_engines
+    from .rounds import choose_cpus
+
     wanted = Wanted(parse_engines(options.peers), options.original, options.int8_of, options.threads)
     for path in (options.json, options.html):
         if path is not None:
             files.make_folder(path.parent)
     cpus = None if options.cpu == "any" else options.cpu or choose_cpus(options.threads)
     return bench.run(
-        Plan(
+        bench.Plan(
             artifacts=tuple(options.artifacts),
             data=options.data,
             backends=tuple(options.backend or ["auto"]),
@@ -244,15 +248,17 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _compare(old: Path, new: Path, limit: float | None) -> int:
+    from . import comparison, report
+
     found = comparison.compare(report.read(old), report.read(new))
     if not found.pairs:
         raise CocError(
             f"{old} and {new} measure nothing in common: artifact, back end and data must be alike"
         )
-    tables.say(comparison.text(found))
+    print(comparison.text(found))
     for warning in found.warnings:
-        tables.say(f"warning: {warning}", sys.stderr)
+        print(f"warning: {warning}", file=sys.stderr)
     failed = [] if limit is None else comparison.failures(found, limit)
     for line in failed:
-        tables.say(f"coc-bench: {line}", sys.stderr)
+        print(f"coc-bench: {line}", file=sys.stderr)
     return SLOWER if failed else 0

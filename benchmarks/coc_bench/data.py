@@ -39,7 +39,9 @@ def test_split(spec: str, limit: int | None, shape: tuple[int, ...], task: Task)
     """
     if spec == RANDOM:
         return _random(limit or RANDOM_IMAGES, shape, task, SEED)
-    data = Images.of(datasets.load(spec, "test"))
+    loaded = datasets.load(spec, "test")
+    datasets.tell(loaded)
+    data = Images.of(loaded)
     if limit is None or limit >= len(data.images):
         return data
     chosen = np.sort(np.random.default_rng(SEED).permutation(len(data.images))[:limit])

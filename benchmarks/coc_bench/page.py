@@ -92,7 +92,7 @@ def document(title: str, sections: Sequence[Section], lead: object = "") -> str:
 
 def write(path: Path, report: dict[str, Any]) -> None:
     """The page of a benchmark, from coc-bench's JSON; CocError where it cannot be written or drawn."""
-    files.write_bytes(path, benchmark(report).encode())
+    files.write_text(path, benchmark(report))
 
 
 def benchmark(report: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import coc_runtime
 from coc_runtime.arithmetic import Task
 from coc_runtime.graph import Graph
 from coc_runtime.session import Session
+from coc_runtime.text import one_line
 
 
 class Kind(enum.Enum):
@@ -160,5 +161,5 @@ def display_names(paths: Sequence[Path]) -> list[str]:
         length = 1
         while any(other.parts[-length:] == path.parts[-length:] for other in others):
             length += 1
-        names.append(str(Path(*path.parts[-length:])))
+        names.append(one_line(str(Path(*path.parts[-length:]))))
     return names

@@ -1,9 +1,8 @@
 """What coc-bench prints: the report as text, for terminals with and without Unicode."""
 
-import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any
 
 COLUMNS = (
     "artifact",
@@ -26,20 +25,6 @@ COLUMNS = (
 GAP_LAYERS = 4
 UNICODE_BARS = " ▁▂▃▄▅▆▇█"
 ASCII_BARS = " .:-=+*%#"
-
-
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print; what the stream's encoding lacks (names of files, mostly) is escaped.
-
-    A reader that has read enough (`coc-bench ... | head`) is no error.
-    """
-    stream = stream or sys.stdout
-    encoding = stream.encoding or "ascii"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
-    except BrokenPipeError:
-        # Python would complain again when it flushes the stream at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def bars(counts: Sequence[int], most: int) -> str:

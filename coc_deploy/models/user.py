@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from coc_runtime.errors import CocError
+from coc_runtime.text import one_line
 
 
 def is_user(name: str) -> bool:
@@ -23,7 +24,7 @@ def display(name: str) -> str:
     if not is_user(name):
         return name
     path, _, factory = name.rpartition(":")
-    return f"{Path(path).name}:{factory}"
+    return f"{one_line(Path(path).name)}:{factory}"
 
 
 def build(name: str, channels: int, classes: int) -> nn.Module:

@@ -5,15 +5,18 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from coc_runtime import command
 from coc_runtime.errors import CocError
+from coc_runtime.text import one_line
 
 from . import KINDS
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="coc-study", description=__doc__)
+    result = command.Parser(prog="coc-study", description=__doc__)
     result.add_argument(
         "kind",
         choices=(*KINDS, "all"),
@@ -47,26 +50,15 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 on success, 1 if cases failed, 2 with one line on stderr when the input is wrong, 130
     when interrupted."""
+    stopped = "the same command continues from the last finished epoch"
+    return command.run("coc-study", _main, arguments, extra="compile", stopped=stopped)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
-    try:
-        return _main(options)
-    except CocError as error:
-        print(f"coc-study: error: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:
-        print(
-            f"coc-study: error: {error.name} is missing: pip install 'coc-deploy[compile]'", file=sys.stderr
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("coc-study: stopped; the same command continues from the last finished epoch", file=sys.stderr)
-        return 130
-
-
-def _main(options: argparse.Namespace) -> int:
     _check(options)
     import torch
 
@@ -88,7 +80,7 @@ def _main(options: argparse.Namespace) -> int:
     print(summary.text)
     for chain, setting, error in summary.failures:
         print(f"failed: {chain} {setting}: {error}")
-    print(f"wrote {options.out / 'study.sqlite'}")
+    print(one_line(f"wrote {options.out / 'study.sqlite'}"))
     _conclude(options.out)
     return 1 if summary.failures else 0
 

@@ -29,7 +29,7 @@ def write(folder: Path) -> str:
     files.make_folder(folder / "figures")
     pictures = _pictures(folder / "figures", found, stages)
     files.write_json(folder / "conclusions.json", values)
-    files.write_bytes(folder / "report.html", report.document(values, pictures).encode())
+    files.write_text(folder / "report.html", report.document(values, pictures))
     return summary.text(values) + f"\n\nwrote {folder / 'report.html'} and {folder / 'conclusions.json'}"
 
 

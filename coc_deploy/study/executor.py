@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ def _outcome(key: str, status: str, result: Any) -> Outcome:
 @contextlib.contextmanager
 def _client(where: Where) -> Iterator[Any]:
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError as error:
         raise CocError("--workers and --scheduler need dask: pip install 'coc-deploy[cluster]'") from error
     if where.scheduler:
@@ -88,14 +89,22 @@ def _client(where: Where) -> Iterator[Any]:
         with client:
             yield client
         return
-    with (
-        LocalCluster(
-            n_workers=where.workers,
-            threads_per_worker=1,
-            resources=dict(where.resources or {}) or None,
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with _local_cluster(where) as cluster, Client(cluster) as client:
         yield client
+
+
+def _local_cluster(where: Where) -> Any:
+    """Workers that leave Ctrl-C, which a terminal sends to them, too, to this process: they end with it."""
+    from distributed import LocalCluster
+
+    # What then removes their semaphores need not say so.
+    given = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (given, "ignore:resource_tracker:UserWarning")))
+    return LocalCluster(
+        n_workers=where.workers,
+        threads_per_worker=1,
+        resources=dict(where.resources or {}) or None,
+        memory_limit=0,
+        silence_logs=logging.CRITICAL,
+        preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+    )

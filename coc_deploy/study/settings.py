@@ -98,7 +98,7 @@ def load(path: Path) -> Study:
     grid = read_grid(table.get("grid", {}), "study.grid")
     kinds = {name: _kind(name, table.get(name, {}), seeds, cases, grid) for name in KINDS}
     study = Study(
-        text=path.read_text(encoding="utf-8"),
+        text=recipe.read_text(path),
         folder=path.parent.resolve(),
         values=values,
         kinds=kinds,

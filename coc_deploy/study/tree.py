@@ -18,7 +18,7 @@ from ..recipe import Recipe, hashed
 
 WITHOUT_EFFECT = ("study", "cli.py", "report.py", "listing.py", "locking.py", "__pycache__")
 """Parts of coc_deploy that no stage's result depends on."""
-USED_OF_RUNTIME = ("arithmetic.py", "cost.py", "datasets.py", "quality.py")
+USED_OF_RUNTIME = ("arithmetic.py", "cost.py", "datasets.py", "imagefiles.py", "quality.py")
 
 
 @dataclass(frozen=True)

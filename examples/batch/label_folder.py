@@ -14,26 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from coc_runtime import CocError, Session, Task
-
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"}
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for damaged files."""
+from coc_runtime import CocError, Session, Task, imagefiles
 
 
 def pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """uint8 [C, H, W] of one file; None, and a line on stderr, if it is no image."""
-    channels, height, width = shape
     try:
-        with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-    except UNREADABLE as error:
+        return imagefiles.read(path, shape)
+    except CocError as error:
         print(f"{path}: left out: {error}", file=sys.stderr)
         return None
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
 
 
 def label(session: Session, paths: list[Path]) -> list[tuple]:
@@ -78,9 +69,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.threads < 1 or options.batch < 1:
         parser.error("--threads and --batch must be at least 1")
-    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in options.folder.rglob("*") if imagefiles.is_image(path.name))
     if not paths:
-        print(f"{options.folder}: holds no {' '.join(sorted(SUFFIXES))}", file=sys.stderr)
+        print(f"{options.folder}: holds no {' '.join(sorted(imagefiles.SUFFIXES))}", file=sys.stderr)
         return 2
     try:
         session = Session(options.model)

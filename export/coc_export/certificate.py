@@ -13,6 +13,7 @@ from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, Task
 from coc_runtime.onnxfile import OnnxFile
+from coc_runtime.text import one_line
 
 from . import ledger, parity
 from .source import Source
@@ -58,7 +59,7 @@ def certify(
     file, sizes = pack(graph, out, opset)
     agreement, reference = parity.report(source.network, file, data)
     shares = np.bincount(reference.exit, minlength=len(graph.segments)) / len(reference.exit)
-    report: dict[str, Any] = {"schema": 1, "artifact": out.name}
+    report: dict[str, Any] = {"schema": 1, "artifact": one_line(out.name)}
     report["source_sha256"] = graph.meta.get("source_sha256")
     report["artifact_sha256"] = hashlib.sha256(file.data).hexdigest()
     if source.network is None:
@@ -85,6 +86,7 @@ def load_data(graph: Graph, option: str, spec: str | None, split: str, images: i
         if spec.startswith("imagefolder:") or not spec:
             raise CocError("the parity check needs the model's test images: give --data imagefolder:PATH")
     data = datasets.load(spec, split)
+    datasets.tell(data)
     shape = graph.tensors[graph.input].shape
     if data.images.shape[1:] != shape:
         found = list(data.images.shape[1:])

@@ -6,6 +6,7 @@ from typing import Any
 from coc_runtime import files
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
+from coc_runtime.text import one_line
 
 from . import calibrate, card, certificate, layers, tables
 from .certificate import Finished, report_path
@@ -23,7 +24,7 @@ def export(options: Export) -> None:
     for out, section in zip(options.outs, sections, strict=True):
         done = certificate.certify(source, out, opset, data, section)
         if len(options.outs) > 1:
-            print(f"{out.name}:")
+            print(f"{one_line(out.name)}:")
         print(tables.summary(done.report))
         if section is not None:
             print(tables.calibration(section))
@@ -100,10 +101,10 @@ def _write(finished: list[Finished], source: Source, options: Export, opset: int
         for index, model in enumerate(write_segments(source.graph, opset)):
             content = model.SerializeToString(deterministic=True)
             files.write_bytes(options.split / f"segment{index}.onnx", content)
-    files.write_bytes(about, card.text(source.graph, [done.report for done in finished]).encode())
+    files.write_text(about, card.text(source.graph, [done.report for done in finished]))
     for done in finished:
-        print(f"wrote {done.out} and {report_path(done.out).name}")
-    print(f"wrote {about}")
+        print(one_line(f"wrote {done.out} and {report_path(done.out).name}"))
+    print(one_line(f"wrote {about}"))
 
 
 def export_float(options: FloatExport) -> None:
@@ -114,4 +115,4 @@ def export_float(options: FloatExport) -> None:
     from .onnx.float_network import write_float
 
     files.write_bytes(options.out, write_float(loaded.network).SerializeToString(deterministic=True))
-    print(f"wrote {options.out} ({options.out.stat().st_size:,} bytes, float32)")
+    print(one_line(f"wrote {options.out} ({options.out.stat().st_size:,} bytes, float32)"))

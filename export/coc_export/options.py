@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coc_runtime import command
 from coc_runtime.errors import CocError
 from coc_runtime.onnxfile import IR_VERSIONS
 
@@ -82,7 +83,7 @@ class Verify:
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
+    result = command.Parser(
         prog="coc-export",
         description="Write a compressed model as an .onnx file, a .coc file or both: the same integers. "
         "docs/export.md explains parity, budgets and certificates.",

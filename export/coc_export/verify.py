@@ -16,6 +16,7 @@ from coc_runtime.cocfile import CocFile
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 from coc_runtime.onnxfile import OnnxFile
+from coc_runtime.text import one_line
 
 from . import parity, tables
 from .certificate import load_data, report_path
@@ -25,6 +26,8 @@ from .source import read_artifact
 
 class Differs(CocError):
     """What --verify is there to find."""
+
+    exit_code = 1
 
 
 Report = dict[str, Any]
@@ -46,11 +49,11 @@ def verify(options: Verify) -> None:
         reference = next(answer for answer in found if answer.name == parity.REFERENCE)
         lines, differs = _against(path, report, data, reference)
         for line in lines:
-            print(line)
+            print(one_line(line))
         wrong += differs
         missing = parity.why_missing(file)
         if missing:
-            print(f"{path.name}: not compared: {missing}")
+            print(one_line(f"{path.name}: not compared: {missing}"))
         answers += [replace(answer, name=f"{path.name} {answer.name}") for answer in found]
     if len(answers) < 2:
         raise CocError(f"{artifacts[0][0]}: nothing here to compare it with but the reference alone")
@@ -74,7 +77,7 @@ def _report_beside(path: Path, file: OnnxFile | CocFile) -> Report | None:
     """The report lying beside an artifact; Differs if it is that of another file."""
     beside = report_path(path)
     if not beside.is_file():
-        print(f"{path.name}: no {beside.name} beside it: its checksum and data are not compared")
+        print(one_line(f"{path.name}: no {beside.name} beside it: its checksum and data are not compared"))
         return None
     try:
         report = json.loads(beside.read_bytes())
@@ -85,13 +88,13 @@ def _report_beside(path: Path, file: OnnxFile | CocFile) -> Report | None:
         raise CocError(f"{beside}: not a report of coc-export: remove it or export the model again") from None
     digest, stated = hashlib.sha256(file.data).hexdigest(), report.get("artifact_sha256")
     if stated is None:
-        print(f"{path.name}: {beside.name} is of an older coc-deploy and states no checksum")
+        print(one_line(f"{path.name}: {beside.name} is of an older coc-deploy and states no checksum"))
     elif stated != digest:
         raise Differs(
             f"{path}: SHA-256 is {digest[:16]}..., {beside.name} says {str(stated)[:16]}...: another file"
         )
     else:
-        print(f"{path.name}: SHA-256 {digest[:16]}... as in {beside.name}")
+        print(one_line(f"{path.name}: SHA-256 {digest[:16]}... as in {beside.name}"))
     return dict(report)
 
 

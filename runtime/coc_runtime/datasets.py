@@ -7,16 +7,19 @@ nothing but the data: the same images come back in the same order every time.
 import importlib
 import os
 import re
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import imagefiles
 from .arithmetic import Task
 from .errors import CocError
+from .imagefiles import COLOUR, Form
+from .text import one_line
 
 SPLITS = ("train", "calibration", "test")
 SPECS = (
@@ -30,12 +33,9 @@ CALIBRATION_SHARE = 0.1
 CALIBRATION_MOST = 5000
 DIGITS_TEST_SHARE = 0.28
 SEED = 20240
-CHANNELS = {"L": 1, "RGB": 3}
-"""Pillow's modes that are read, and their channels."""
 CINIC10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN"}
 """Data that torchvision downloads, and its classes."""
-SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,13 @@ class Dataset:
     """int64 [N], indices into classes; or the numbers to predict, float32 [N, outputs]"""
     classes: tuple[str, ...]
     """their names, or those of the numbers"""
+    converted: Mapping[str, int] = field(default_factory=dict)
+    """how many images were converted how"""
+
+    def __post_init__(self) -> None:
+        check_images(self.images, self.name)
+        if self.labels.dtype.kind == "f" and not np.isfinite(self.labels).all():
+            raise CocError(f"{self.name}: labels are not finite: every image needs its numbers")
 
     @property
     def task(self) -> Task:
@@ -56,12 +63,20 @@ class Dataset:
         return Task.REGRESSION if self.labels.dtype.kind == "f" else Task.CLASSIFICATION
 
 
-@dataclass(frozen=True)
-class _Form:
-    """What image files are brought to: a mode of CHANNELS, (width, height); None leaves them as they are."""
+def check_images(images: np.ndarray, name: str) -> None:
+    """Raise CocError unless an array holds raw pixels, uint8 [N, C, H, W]."""
+    if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):
+        raise CocError(f"{name}: images are a {type(images).__name__}, not a plain NumPy array")
+    if images.dtype != np.uint8 or images.ndim != 4:
+        found = f"{images.dtype} of shape {list(images.shape)}"
+        raise CocError(f"{name}: images are {found}: give raw pixels, uint8 [N, C, H, W]")
 
-    mode: str | None = None
-    size: tuple[int, int] | None = None
+
+def tell(*parts: Dataset) -> None:
+    """Print a line on how images of a data set's splits were converted, where they were."""
+    changes = sum((Counter(part.converted) for part in parts), Counter[str]())
+    if changes:
+        print(imagefiles.told(parts[0].name, parts[0].images.shape[1], changes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +89,7 @@ class _Source:
     name: str
     labels: np.ndarray
     classes: tuple[str, ...]
-    read: Callable[[np.ndarray], np.ndarray]
+    read: Callable[[np.ndarray], tuple[np.ndarray, Mapping[str, int]]]
     held_out: np.ndarray | None = None
 
 
@@ -85,10 +100,10 @@ def load(spec: str, split: str) -> Dataset:
     turned by three random angles of -60 to 60 degrees; the label is the angle / 60, float32 [N, 1]),
     "cifar10", "cifar100" or "svhn", also with ":PATH" (torchvision's, downloaded to PATH, "data" by
     default, unless they are there), "cinic10:PATH" (PATH/train/CLASS/* and PATH/test/CLASS/*; PATH/valid is
-    not read), or "imagefolder:PATH" (PATH/train/CLASS/* and PATH/test/CLASS/* or PATH/val/CLASS/*, 8-bit
-    grayscale or RGB images of one size, or of any size with ":size=WxH" behind PATH, to which they are then
-    scaled). split: "train", "calibration" (10 % of the training images, at most 5,000, the same share of
-    every class; "train" is the rest) or "test".
+    not read), or "imagefolder:PATH" (PATH/train/CLASS/* and PATH/test/CLASS/* or PATH/val/CLASS/*, images of
+    one size, or of any size with ":size=WxH" behind PATH, to which they are then scaled; all become RGB if
+    any training image has colours, else grey, see `imagefiles`). split: "train", "calibration" (10 % of the
+    training images, at most 5,000, the same share of every class; "train" is the rest) or "test".
     Raises CocError: unknown spec or split, files missing or unreadable, package missing, download failed.
     """
     if split not in SPLITS:
@@ -100,7 +115,8 @@ def load(spec: str, split: str) -> Dataset:
         chosen = np.flatnonzero(held_out if split == "calibration" else ~held_out)
     if len(chosen) == 0:
         raise CocError(f"{spec}: no images for the {split} split")
-    return Dataset(source.name, source.read(chosen), source.labels[chosen], source.classes)
+    images, converted = source.read(chosen)
+    return Dataset(source.name, images, source.labels[chosen], source.classes, converted)
 
 
 def _source(spec: str, part: str) -> _Source:
@@ -112,10 +128,10 @@ def _source(spec: str, part: str) -> _Source:
     if kind in DOWNLOADED and (path or not colon):
         return _downloaded(kind, Path(path or "data"), part)
     if kind == "cinic10" and path:
-        return _image_folder(kind, Path(path), part, _Form("RGB"), CINIC10)
+        return _image_folder(kind, Path(path), part, mode=COLOUR, expected=CINIC10)
     if kind == "imagefolder" and path:
         folder, size, text = path.partition(":size=")
-        return _image_folder(kind, Path(folder), part, _Form(size=_parse_size(text)) if size else _Form())
+        return _image_folder(kind, Path(folder), part, size=_parse_size(text) if size else None)
     raise CocError(f"unknown data {spec!r}: choose one of {SPECS}")
 
 
@@ -151,7 +167,7 @@ def _digits(part: str) -> _Source:
     test = _stratified(labels, DIGITS_TEST_SHARE)
     kept = np.flatnonzero(test if part == "test" else ~test)
     return _Source(
-        "digits", labels[kept], tuple(str(digit) for digit in range(10)), lambda at: images[kept[at]]
+        "digits", labels[kept], tuple(str(digit) for digit in range(10)), lambda at: (images[kept[at]], {})
     )
 
 
@@ -159,7 +175,7 @@ def _rotated_digits(part: str) -> _Source:
     """Digits turned counter-clockwise by degrees / 60; all angles of a digit are in one split."""
     Image = _import("PIL.Image", "pillow")
     digits = _digits(part)
-    upright = digits.read(np.arange(len(digits.labels)))[:, 0]
+    upright = digits.read(np.arange(len(digits.labels)))[0][:, 0]
     random = np.random.RandomState(SEED + (part == "test"))
     degrees = random.uniform(-MOST_DEGREES, MOST_DEGREES, (ROTATIONS, len(upright)))
     turned = [
@@ -170,7 +186,7 @@ def _rotated_digits(part: str) -> _Source:
     images = np.stack(turned)[:, None]
     labels = (degrees.reshape(-1, 1) / MOST_DEGREES).astype(np.float32)
     held_out = np.tile(_calibration_mask(digits.labels), ROTATIONS)
-    return _Source("rotated-digits", labels, ("angle",), lambda at: images[at], held_out)
+    return _Source("rotated-digits", labels, ("angle",), lambda at: (images[at], {}), held_out)
 
 
 def _downloaded(kind: str, root: Path, part: str) -> _Source:
@@ -188,12 +204,12 @@ def _downloaded(kind: str, root: Path, part: str) -> _Source:
         ) from error
     if kind == "svhn":
         classes = tuple("0123456789")
-        return _Source(kind, data.labels, classes, lambda at: np.ascontiguousarray(data.data[at]))
+        return _Source(kind, data.labels, classes, lambda at: (np.ascontiguousarray(data.data[at]), {}))
     return _Source(
         kind,
         np.asarray(data.targets, dtype=np.int64),
         tuple(data.classes),
-        lambda at: np.ascontiguousarray(data.data[at].transpose(0, 3, 1, 2)),
+        lambda at: (np.ascontiguousarray(data.data[at].transpose(0, 3, 1, 2)), {}),
     )
 
 
@@ -210,9 +226,16 @@ def _what_to_fetch(torchvision: Any, root: Path, part: str) -> str:
 
 
 def _image_folder(
-    kind: str, root: Path, part: str, form: _Form, expected: tuple[str, ...] | None = None
+    kind: str,
+    root: Path,
+    part: str,
+    *,
+    mode: str | None = None,
+    size: tuple[int, int] | None = None,
+    expected: tuple[str, ...] | None = None,
 ) -> _Source:
-    """Images of PATH/PART/CLASS; expected: the classes, where the data set has names of its own."""
+    """Images of PATH/PART/CLASS. mode: of `imagefiles`; None for what the training images need. size: (width,
+    height). expected: the classes, where the data set has names of its own."""
     _import("PIL.Image", "pillow")
     if not root.is_dir():
         raise CocError(f"{kind}: {root} is not a folder")
@@ -221,20 +244,29 @@ def _image_folder(
     if expected not in (None, classes):
         raise CocError(f"{kind}: {train} has classes {', '.join(classes)}, not {', '.join(expected or ())}")
     folder = train if part == "train" else _subfolder(root, ("test",) if expected else ("test", "val"))
+    paths, labels = _labelled(folder, classes, train)
+    if mode is None:
+        mode = imagefiles.common_mode(paths if part == "train" else _labelled(train, classes, train)[0])
+    form = Form(mode, size)
+    return _Source(
+        kind if expected else f"{kind}:{one_line(root.resolve().name)}",
+        np.array(labels, dtype=np.int64),
+        tuple(one_line(name) for name in classes),
+        lambda at: imagefiles.decode([paths[index] for index in at], form),
+    )
+
+
+def _labelled(folder: Path, classes: tuple[str, ...], train: Path) -> tuple[list[Path], list[int]]:
+    """Image files of a folder's classes and their labels; CocError for a class that training lacks."""
     paths: list[Path] = []
     labels: list[int] = []
     for name in _class_folders(folder):
         if name not in classes:
-            raise CocError(f"{kind}: {folder / name} is a class that {train} does not have")
+            raise CocError(f"image folder: {folder / name} is a class that {train} does not have")
         images = _image_files(folder / name)
         paths += images
         labels += [classes.index(name)] * len(images)
-    return _Source(
-        kind if expected else f"{kind}:{root.resolve().name}",
-        np.array(labels, dtype=np.int64),
-        classes,
-        lambda at: _decode([paths[index] for index in at], form),
-    )
+    return paths, labels
 
 
 def _subfolder(root: Path, names: tuple[str, ...]) -> Path:
@@ -254,14 +286,12 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _image_files(folder: Path) -> list[Path]:
     """Sorted image files of a class folder, at least one; other files are ignored."""
-    files = sorted(Path(path) for path in _entries(folder) if path.name[0] != "." and _is_image(path.name))
+    files = sorted(
+        Path(path) for path in _entries(folder) if path.name[0] != "." and imagefiles.is_image(path.name)
+    )
     if not files:
-        raise CocError(f"image folder: {folder} has no images ({', '.join(sorted(SUFFIXES))})")
+        raise CocError(f"image folder: {folder} has no images ({', '.join(sorted(imagefiles.SUFFIXES))})")
     return files
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -270,52 +300,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError as error:
         raise CocError(f"image folder: {folder} cannot be listed: {_line(error)}") from error
-
-
-def _decode(paths: list[Path], form: _Form) -> np.ndarray:
-    """uint8 [N, C, H, W] of image files that all have, in that form, the first one's size and mode."""
-    first = _pixels(paths[0], form)
-    images = np.empty((len(paths), *first.shape), np.uint8)
-
-    def place(index: int) -> None:
-        pixels = _pixels(paths[index], form)
-        if pixels.shape != first.shape:
-            raise CocError(
-                f"{paths[index]}: {_size(pixels)}, but {paths[0]} is {_size(first)}; all images must be "
-                "alike (imagefolder:PATH:size=WxH scales them)"
-            )
-        images[index] = pixels
-
-    # Pillow releases Python's lock while it decodes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(place, range(len(paths))):
-            pass
-    return images
-
-
-def _pixels(path: Path, form: _Form) -> np.ndarray:
-    """uint8 [C, H, W] of one file, scaled bilinearly (averaging where it shrinks) if the form has a size."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            image: Image.Image = file
-            if image.mode in CHANNELS and form.mode:
-                image = image.convert(form.mode)
-            if image.mode in CHANNELS and form.size:
-                image = image.resize(form.size, Image.Resampling.BILINEAR)
-            mode = image.mode
-            pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CocError(f"{path}: cannot be read as an image: {_line(error)}") from error
-    if mode not in CHANNELS:
-        raise CocError(f"{path}: mode {mode} is not supported, only 8-bit grayscale (L) and RGB")
-    return pixels.reshape(*pixels.shape[:2], CHANNELS[mode]).transpose(2, 0, 1)
-
-
-def _size(pixels: np.ndarray) -> str:
-    channels, height, width = pixels.shape
-    return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
 
 
 def _import(module: str, package: str) -> Any:

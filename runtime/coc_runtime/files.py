@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import CocError
 from .limits import MAX_FILE_BYTES
+from .text import encodable
 
 
 def read_artifact(path: str | Path) -> bytes:
@@ -42,6 +43,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise CocError(f"{path}: cannot be written ({error.strerror}): choose another place") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Text as UTF-8, what of names of files is none escaped; CocError where it cannot be written."""
+    write_bytes(path, encodable(text).encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,7 +1,9 @@
 """Data sets: splits that never mix and never change, and one-line errors for all that can be wrong."""
 
 import hashlib
+import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -117,10 +119,9 @@ def make_bad(root: Path, kind: str) -> str:
     odd = folder / "999.png"
     if kind == "size":
         write(odd, np.zeros((5, 5, 3), np.uint8))
-    elif kind == "channels":
-        write(odd, np.zeros((4, 5), np.uint8))
-    elif kind == "mode":
-        write(odd, np.zeros((4, 5, 4), np.uint8))
+    elif kind == "real numbers":
+        odd = odd.with_suffix(".tif")
+        write(odd, np.full((4, 5), np.nan, np.float32))
     elif kind == "damaged":
         odd.write_bytes((folder / "000.png").read_bytes()[:60])
     elif kind == "text":
@@ -134,7 +135,7 @@ def make_bad(root: Path, kind: str) -> str:
     return str(odd)
 
 
-@pytest.mark.parametrize("kind", ["size", "channels", "mode", "damaged", "text", "empty class", "new class"])
+@pytest.mark.parametrize("kind", ["size", "real numbers", "damaged", "text", "empty class", "new class"])
 def test_a_bad_image_folder_is_refused_with_the_file_named(tmp_path: Path, kind: str) -> None:
     named = make_bad(tmp_path, kind)
     with pytest.raises(CocError) as caught:
@@ -354,3 +355,31 @@ def test_images_of_several_sizes_are_scaled_where_a_size_is_given(tmp_path: Path
 def test_a_size_that_makes_no_sense_is_refused(size: str, tmp_path: Path) -> None:
     with pytest.raises(CocError, match="size=.*is not understood: give width and height, e.g. size=64x48"):
         datasets.load(f"imagefolder:{make_folder(tmp_path)}:size={size}", "train")
+
+
+def test_names_of_folders_that_are_not_utf8_or_hold_line_breaks_become_one_line(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"caf\xe9 and\nmore")
+    for part in ("train", "test"):
+        for name in (b"a\xff", b"b\tb"):
+            for index in range(2):
+                write(root / part / os.fsdecode(name) / f"{index}.png", np.full((2, 2), index, np.uint8))
+    for split in datasets.SPLITS:
+        data = datasets.load(f"imagefolder:{root}", split)
+        assert (data.name, data.classes) == (r"imagefolder:caf\xe9 and\nmore", (r"a\xff", r"b\tb"))
+        assert data.labels.tolist() == sorted(data.labels.tolist()) and set(data.labels) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (np.full((2, 1, 4, 4), np.nan, np.float32), [0, 1], "float32 of shape [2, 1, 4, 4]: give raw pixels"),
+        (np.zeros((2, 4, 4), np.uint8), [0, 1], "uint8 of shape [2, 4, 4]: give raw pixels"),
+        (np.ma.masked_equal(np.zeros((2, 1, 4, 4), np.uint8), 0), [0, 1], "a MaskedArray, not a plain"),
+        (np.zeros((2, 1, 4, 4), np.uint8), [[0.5], [np.nan]], "labels are not finite"),
+    ],
+)
+def test_arrays_that_are_no_images_or_labels_are_refused(
+    images: np.ndarray, labels: list[object], words: str
+) -> None:
+    with pytest.raises(CocError, match=f"mine: (images are )?{re.escape(words)}"):
+        datasets.Dataset("mine", images, np.array(labels), ("a", "b"))

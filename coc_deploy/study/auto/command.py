@@ -6,6 +6,7 @@ from pathlib import Path
 
 from coc_runtime import files
 from coc_runtime.errors import CocError
+from coc_runtime.text import one_line
 
 from ... import chain, locking
 from . import result, search
@@ -71,7 +72,8 @@ def _search(space: Space, wanted: Wanted, out: Path) -> int:
             f"test {row['test_accuracy']:.2f} % (original {row['test_original_accuracy']:.2f} %) at "
             f"{row['test_bitops_cr']:.1f}x"
         )
-    print(f"wrote {out / result.MODEL}, {result.RECIPE}, auto.json, {result.PICTURE}, {result.REPORT}")
+    model = one_line(str(out / result.MODEL))
+    print(f"wrote {model}, {result.RECIPE}, auto.json, {result.PICTURE}, {result.REPORT}")
     if not compared["met"]:
         print(_missed(found))
         return 1

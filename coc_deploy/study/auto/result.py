@@ -41,14 +41,12 @@ def write(out: Path, space: Space, found: Found) -> dict[str, Any]:
     final = with_thresholds(tried, best.network.thresholds)
     checkpoint.save(out / MODEL, best)
     files.write_json(out / "recipe.json", final.as_dict())
-    files.write_bytes(out / RECIPE, toml(final).encode())
+    files.write_text(out / RECIPE, toml(final))
     files.write_json(out / "history.json", list(best.history))
     draw(out, found)
     report.write(out, final, best.history)
     chain_part = (out / REPORT).read_text(encoding="utf-8")
-    files.write_bytes(
-        out / REPORT, f"{chain_part}\n{markdown(found, rows, len(data.calibration.labels))}".encode()
-    )
+    files.write_text(out / REPORT, f"{chain_part}\n{markdown(found, rows, len(data.calibration.labels))}")
     return {"ended": found.why, "met": bool(found.best.chosen and found.best.chosen.met), "compared": rows}
 
 
