@@ -55,7 +55,7 @@ def keep(name: str, command: str, out: Path) -> None:
     """Of a finished search, what is committed."""
     found = json.loads((out / "auto.json").read_text())
     del found["asked"]["space"]["recipe"]
-    stages = [json.loads(path.read_text()) for path in (out / "auto/stages").glob("*/result.json")]
+    stages = [json.loads(path.read_text()) for path in (out / "stages").glob("*/result.json")]
     files.write_json(
         ROOT / f"benchmarks/results/auto_{name}.json",
         {

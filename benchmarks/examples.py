@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3000, help="of coc-bench at batch 1")
     options = parser.parse_args()
     if options.only != "measure":
-        for index, name in enumerate(NAMES):
-            compress(name, ["--reuse", f"runs/{NAMES[0]}"] if index else [])
+        for name in NAMES:
+            compress(name, ["--store", "runs/stages"])
     if options.only != "compress":
         for name in NAMES:
             export_and_bench(Path("runs") / name, DATA, options.rounds, "--peers", "all")

@@ -1,11 +1,13 @@
 """Runs a chain: rehearse its structure, then stage by stage into folders that a killed run continues from."""
 
 import dataclasses
+import hashlib
 import json
 import platform
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,16 @@ from coc_runtime.cost import LayerCost
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from . import checkpoint, locking, losses, machine, report, train
+from . import checkpoint, keys, locking, losses, machine, report, train
 from .checkpoint import Checkpoint
 from .counting import segment_layers
+from .keys import Identity, Node
 from .network import Network, exit_logits
 from .recipe import Recipe
+from .run_folder import RunFolder
 from .stages import NAMES, STAGES, distill
 from .state import Context, State
+from .store import Stage, Store
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -51,6 +56,16 @@ class Data:
         parts = [datasets.load(spec, split) for split in ("train", "calibration", "test")]
         datasets.tell(*parts)
         return cls(*parts)
+
+    @cached_property
+    def version(self) -> str:
+        """A hash of all images, labels and class names."""
+        digest = hashlib.sha256(json.dumps(self.training.classes).encode())
+        for part in (self.training, self.calibration, self.test):
+            for array in (part.images, part.labels):
+                digest.update(str((array.shape, array.dtype.str)).encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,48 +169,56 @@ def _epochs_of(recipe: Recipe) -> list[int]:
     return [0 if recipe.original.checkpoint else recipe.original.epochs, *stages]
 
 
-def run(recipe: Recipe, out: Path, reuse: Path | None, show: Show) -> Checkpoint:
-    """Run the chain into folder `out`; finished stages with the same key are loaded, not recomputed.
+def run(
+    recipe: Recipe, out: Path, show: Show, store: Path | None = None, same_code: bool = False
+) -> Checkpoint:
+    """Run the chain; folder `out` shows its stages, of which those that are in the store are not computed.
 
-    reuse: another run's folder whose stages of the same key are copied. show is called with each
-    stage's record.
+    show: is called with each stage's record. store: a folder of stages that runs share, in place of the one
+    in `out`. same_code: results that older code left in `out` count as those of this one.
     """
-    if reuse is not None and not reuse.is_dir():
-        raise CocError(f"--reuse {reuse}: no such folder; give the folder of a finished run")
     with machine.fabric().rank_zero_first():  # which downloads
         data = Data.load(recipe.data)
     with locking.hold(out):
-        return _run(recipe, data, out, reuse, show)
+        folder, stages = RunFolder(out), Store.of(out, store)
+        stages.make()
+        code = (same_code and folder.code()) or keys.code_version()
+        return _run(recipe, data, Identity(data.version, code), folder, stages, show)
 
 
-def _run(recipe: Recipe, data: Data, out: Path, reuse: Path | None, show: Show) -> Checkpoint:
-    begun = start(recipe, data)
+def _run(
+    recipe: Recipe, data: Data, identity: Identity, folder: RunFolder, store: Store, show: Show
+) -> Checkpoint:
+    begun, nodes, out = start(recipe, data), identity.path(recipe), folder.path
     rehearsed = rehearse(recipe, begun)
     if len(rehearsed[-1].heads) == 1 and Task(recipe.task) is Task.REGRESSION:
         advice = "with one no image leaves early; give e.positions two"
         tqdm.write(f"  warning: a regression compares exits, so {advice}")
-    for index in range(len(recipe.chain) + 1):
-        _check_key(_folder(recipe, out, index), recipe.key(recipe.chain[:index]))
+    folder.check(nodes)
     machine.once(files.write_json, out / "recipe.json", recipe.as_dict())
-    stage: Checkpoint | None = None
-    for index in range(len(recipe.chain) + 1):
-        folder = _folder(recipe, out, index)
-        key = recipe.key(recipe.chain[:index])
-        stage = _finished(folder, key, reuse) or run_stage(recipe, index, stage, begun, data, folder, key)[0]
-        if index == 0:
-            begun = dataclasses.replace(begun, network=stage.network)
-        show(stage.history[-1])
-        _write_history(out, stage.history)
-    assert stage is not None
-    machine.once(files.write_bytes, out / "model.pt", (folder / "model.pt").read_bytes())
-    machine.once(report.write, out, recipe, stage.history)
-    return stage
+    result: Checkpoint | None = None
+    for node in nodes:
+        stage = folder.stage(node, store)
+        with nullcontext() if machine.fabric().broadcast(stage.finished) else stage.hold():
+            result = finished_or_run(recipe, node, stage, result, begun, data)[0]
+        begun = started_from(result) if node.index == 0 else begun
+        show(result.history[-1])
+        _write_history(out, result.history)
+    assert result is not None
+    machine.once(files.write_bytes, out / "model.pt", stage.model.read_bytes())
+    machine.once(report.write, out, recipe, result.history)
+    return result
 
 
-def _folder(recipe: Recipe, out: Path, index: int) -> Path:
-    """Where stage `index` of the chain keeps its files; 0 is the original."""
-    name = NAMES[recipe.chain[index - 1]] if index else "original"
-    return out / f"{index:02d}-{name}"
+def finished_or_run(
+    recipe: Recipe, node: Node, stage: Stage, before: Checkpoint | None, begun: Start, data: Data
+) -> tuple[Checkpoint, np.ndarray | None]:
+    """The result of a stage, and its logits if it was not finished: then the caller holds its folder."""
+    if stage.finished:
+        stage.record()
+        return stage.load(), None
+    machine.once(stage.begin, node)
+    return run_stage(recipe, node.index, before, begun, data, stage.folder, node.key)
 
 
 def run_stage(
@@ -257,48 +280,6 @@ def _context(recipe: Recipe, data: Data, folder: Path, name: str, key: str, inde
     later = sum(_epochs_of(recipe)[index + 1 :])
     seen = recipe.at(index)
     return Context(seen, name, key, seed, folder, data.training, data.calibration, augment, later)
-
-
-def _finished(folder: Path, key: str, reuse: Path | None) -> Checkpoint | None:
-    """The stage's result if the folder, or else the one to reuse, holds it for this key."""
-    if reuse is not None and not (folder / "result.json").exists():
-        other = reuse / folder.name
-        if _key_of(other) == key:
-            machine.once(_copy, other, folder)
-    return checkpoint.load(folder / "model.pt") if _check_key(folder, key) else None
-
-
-def _copy(other: Path, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        shutil.copytree(other, temporary)
-        temporary.rename(folder)
-    except OSError as error:
-        raise CocError(f"{other}: cannot be copied to {folder} ({error.strerror})") from error
-
-
-def _check_key(folder: Path, key: str) -> bool:
-    """Whether the folder holds a finished result; CocError if that is another recipe's."""
-    found = _key_of(folder)
-    if found not in (None, key):
-        raise CocError(
-            f"{folder} holds the result of another recipe; choose another --out (with --reuse "
-            f"{folder.parent} what both share is taken over), or remove that folder and those after it"
-        )
-    return found is not None
-
-
-def _key_of(folder: Path) -> str | None:
-    try:
-        return str(json.loads((folder / "result.json").read_text())["key"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CocError(
-            f"{folder / 'result.json'}: unreadable; remove this folder to compute it again"
-        ) from error
 
 
 def _finish(

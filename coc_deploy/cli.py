@@ -29,8 +29,18 @@ def parser() -> argparse.ArgumentParser:
         help="change the recipe, e.g. --set q.bits=4x8",
     )
     result.add_argument(
-        "--reuse", type=Path, metavar="RUN", help="take finished stages of equal recipe from another run"
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="folder of stages that runs, studies and searches share (default: RUN/stages)",
     )
+    result.add_argument(
+        "--same-code",
+        action="store_true",
+        help="go on with stages in RUN that an older version of the code computed",
+    )
+    # Its place was taken by --store; who types it is told.
+    result.add_argument("--reuse", type=Path, help=argparse.SUPPRESS)
     result.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     result.add_argument(
         "--check", action="store_true", help="rehearse: say what would run and what it costs, train nothing"
@@ -139,6 +149,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         raise CocError("which recipe? coc-compress recipe.toml --out RUN (or --list)")
     if not options.list and not options.check and options.out is None:
         raise CocError("--out RUN is missing: the folder of the run (or --check)")
+    if options.reuse is not None:
+        raise CocError(f"--reuse is now --store: --store {options.reuse / 'stages'}")
     _refuse_without_auto(options)
     import torch
 
@@ -161,7 +173,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     if options.check:
         show_plan(chain.plan(chosen, chain.Data.load(chosen.data)))
         return 0
-    chain.run(chosen, options.out, options.reuse, show)
+    chain.run(chosen, options.out, show, options.store, options.same_code)
     print(one_line(f"wrote {options.out / 'model.pt'}"))
     return 0
 

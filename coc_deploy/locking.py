@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tqdm import tqdm
+
 from coc_runtime import files
 from coc_runtime.errors import CocError
+from coc_runtime.text import one_line
 
 from . import machine
 
@@ -38,16 +41,25 @@ def _lock(folder: Path, wait: bool = False) -> int:
     except OSError as error:
         raise CocError(f"{path}: cannot be written ({error.strerror}): choose another place") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            tqdm.write(one_line(f"  waiting for {_holder(descriptor)}, which works in {folder}"))
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, os.fsencode(f"process {os.getpid()} ({' '.join(sys.argv)})"))
+        os.pwrite(descriptor, os.fsencode(f"process {os.getpid()} ({' '.join(sys.argv)})"), 0)
     except BlockingIOError:
-        holder = os.fsdecode(os.read(descriptor, 1000)) or "another process"
+        holder = _holder(descriptor)
         os.close(descriptor)
-        raise CocError(
-            f"{folder}: {' '.join(holder.split())} works in it: wait for its end or choose another --out"
-        ) from None
+        raise CocError(f"{folder}: {holder} works in it: wait for its end or choose another --out") from None
     except OSError as error:
         os.close(descriptor)
         raise CocError(f"{path}: cannot be locked ({error.strerror}): choose another place") from error
     return descriptor
+
+
+def _holder(descriptor: int) -> str:
+    """Who says to hold the lock of an open file."""
+    return " ".join(os.fsdecode(os.pread(descriptor, 1000, 0)).split()) or "another process"

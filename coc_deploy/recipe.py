@@ -3,8 +3,6 @@
 import codecs
 import dataclasses
 import difflib
-import hashlib
-import json
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -104,25 +102,6 @@ class Recipe:
         sections["pruned"] = tuple(stage for stage in stages if isinstance(stage, Prune))
         return dataclasses.replace(self, chain=self.chain[:index] or self.chain, repeats={}, **sections)
 
-    def key(self, stages: str) -> str:
-        """Hash of all that leads to the result of the given prefix of the chain ("" is the original)."""
-        text = json.dumps([stages, self.leading_to(stages)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def leading_to(self, stages: str) -> dict[str, Any]:
-        """The settings that the result of a prefix of the chain depends on, files by their content."""
-        used: dict[str, Any] = {
-            name: getattr(self, name) for name in ("data", "seed", "batch", "precision", "pad", "flip")
-        }
-        if self.task != Task.CLASSIFICATION.value:
-            used["task"] = self.task
-        if self.epoch_share != 1:
-            used["epoch_share"] = self.epoch_share
-        prefix = self if not stages else dataclasses.replace(self, chain=stages)
-        for index in range(len(stages) + 1):
-            used[prefix.section_name(index)] = hashed(prefix.section(index))
-        return used
-
     def as_dict(self) -> dict[str, Any]:
         """What recipe.json holds: every section, later ones by their names."""
         values = dataclasses.asdict(self)
@@ -134,30 +113,7 @@ def _section_name(letter: str, occurrence: int) -> str:
     return letter if occurrence == 1 else f"{letter}{occurrence}"
 
 
-def hashed(section: Any) -> dict[str, Any]:
-    """What of a section goes into a stage's hash: its values, and the content of the files it names."""
-    config = dataclasses.asdict(section)
-    for key in ("weights", "checkpoint"):
-        if config.get(key):
-            config[key] = _file_hash(Path(config[key]), key)
-    if models.is_user(config.get("model", "")):
-        path, _, factory = config["model"].rpartition(":")
-        config["model"] = f"{_file_hash(Path(path), 'model')}:{factory}"
-    later = [f for f in dataclasses.fields(section) if f.metadata.get("later")]
-    return {k: v for k, v in config.items() if not any(f.name == k and f.default == v for f in later)}
-
-
 M = TypeVar("M", bound=Model)
-
-
-def _file_hash(path: Path, key: str) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        wanted = {"weights": "a state dict", "model": "file.py:factory"}.get(
-            key, "a model.pt of coc-compress"
-        )
-        raise CocError(f"{path}: cannot be read ({error.strerror}); set '{key}' to {wanted}") from error
 
 
 def load(path: Path, changes: list[str]) -> Recipe:

@@ -18,8 +18,8 @@ TEACHERS = ("original", "before", "none")
 IMPORTANCES = ("l1", "l2", "bn")
 SCOPES = ("uniform", "global")
 LATER: Mapping[str, Any] = {"later": True}
-"""Metadata of a key that came after the first release: at its default it is left out of a stage's hash,
-so that finished stages of older runs stay valid."""
+"""Metadata of a key that came after the first release: at its default it is left out of a stage's key, so
+that `--same-code` finds the stages of code that did not have it."""
 
 
 def require(section: str, key: str, value: Any, valid: bool, allowed: str) -> None:

@@ -1,5 +1,6 @@
 """Tiny networks and runs on digits: what the tests of chain, export and command lines share."""
 
+import dataclasses
 from functools import cache
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from torch import nn
 
 from coc_deploy import qat, train
 from coc_deploy.calibration import calibrate, calibrate_heads
+from coc_deploy.keys import Identity
 from coc_deploy.models import Architecture
 from coc_deploy.network import ExitSpec, Network, to_input
 from coc_deploy.qat import Mode
+from coc_deploy.recipe import Recipe
 from coc_deploy.rewriting import QuantSpec
 from coc_runtime import datasets
 from coc_runtime.datasets import Dataset
@@ -78,6 +81,12 @@ def float_network(
     network.train()
     learn(network, steps)
     return network.eval()
+
+
+def stage_key(chosen: Recipe, stages: str) -> str:
+    """The key of the last stage of a prefix of the chain ("" is the original), with some data and code."""
+    whole = dataclasses.replace(chosen, chain=stages or chosen.chain)
+    return Identity("data", "code").path(whole)[len(stages)].key
 
 
 def learn(network: Network, steps: int, rate: float = 0.05, batch: int = 64) -> None:

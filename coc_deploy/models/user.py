@@ -1,9 +1,10 @@
 """A user's own network: `model = "path/to/file.py:factory"`."""
 
+import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,50 @@ def build(name: str, channels: int, classes: int) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise CocError(f"{name}: gives a {type(model).__name__}, it must give a torch.nn.Module")
     return model
+
+
+def imported(path: Path) -> dict[str, Path]:
+    """By name, the modules that a user's file imports from its own folder, and those that these import.
+
+    Import statements are read, wherever they stand; what is imported by other means is not known.
+    """
+    folder, found = path.resolve().parent, dict[str, Path]()
+    todo = [("", path)]
+    while todo:
+        name, file = todo.pop()
+        for wanted in _named(name, file):
+            for module, source in _sources(folder, wanted):
+                if module not in found and source != path.resolve():
+                    found[module] = source
+                    todo.append((module, source))
+    return dict(sorted(found.items()))
+
+
+def _named(name: str, file: Path) -> Iterator[str]:
+    """Full names that the import statements of a module may mean; none where the file is no Python."""
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = [*base, *([node.module] if node.module else [])]
+            yield from (".".join([*stem, alias.name]) for alias in node.names)
+
+
+def _sources(folder: Path, name: str) -> Iterator[tuple[str, Path]]:
+    """The files below the folder that importing this name runs: packages above it, and itself."""
+    parts = name.split(".")
+    for count in range(1, len(parts) + 1):
+        at = folder.joinpath(*parts[:count])
+        for source in (at / "__init__.py", at.with_name(f"{at.name}.py")):
+            if source.is_file():
+                yield ".".join(parts[:count]), source
+                break
 
 
 def _load(path: Path) -> Any:

@@ -47,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take stages over that an older version of the code computed, instead of computing them again",
     )
+    result.add_argument(
+        "--store",
+        type=Path,
+        metavar="STAGES",
+        help="folder of stages that runs, studies and searches share (default: DIR/stages)",
+    )
     return result
 
 
@@ -68,20 +74,20 @@ def _main(arguments: Sequence[str] | None) -> int:
     kinds = KINDS if options.kind == "all" else (options.kind,)
     if options.plan:
         pace = {**study.images_per_s, **_pace(options.images_per_second)}
-        made = plan.make(study, kinds, options.out, pace, options.same_code)
+        made = plan.make(study, kinds, options.out, pace, options.same_code, options.store)
         print("\n".join(plan.lines(made, pace, options.workers)))
         return 0
     threads = options.threads or (_share(options.workers) if options.workers else None)
     if threads is not None:
         torch.set_num_threads(threads)
     where = executor.Where(options.workers, options.scheduler, study.resources)
-    chosen = run.Options(where, threads, options.same_code)
+    chosen = run.Options(where, threads, options.same_code, options.store)
     summary = run.run(study, kinds, options.out, chosen, lambda line: print(line, flush=True))
     print(summary.text)
     for chain, setting, error in summary.failures:
         print(f"failed: {chain} {setting}: {error}")
     print(one_line(f"wrote {options.out / 'study.sqlite'}"))
-    _conclude(options.out)
+    _conclude(options.out, options.store)
     return 1 if summary.failures else 0
 
 
@@ -118,11 +124,11 @@ def _pace(rates: list[str]) -> dict[str, float]:
     return result
 
 
-def _conclude(out: Path) -> None:
+def _conclude(out: Path, store: Path | None) -> None:
     """The conclusions and the report, where that part is installed."""
     name = "coc_deploy.study.conclude"
     if importlib.util.find_spec(name) is not None:
-        print(importlib.import_module(name).write(out))
+        print(importlib.import_module(name).write(out, store))
 
 
 if __name__ == "__main__":

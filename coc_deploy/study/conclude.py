@@ -15,8 +15,11 @@ SHOWN_LOSS = 1.0
 """Points: the case whose stages are shown loses at most this."""
 
 
-def write(folder: Path) -> str:
-    """Conclude from a study's folder; what a terminal shows. CocError where nothing can be concluded."""
+def write(folder: Path, store: Path | None = None) -> str:
+    """Conclude from a study's folder; what a terminal shows. CocError where nothing can be concluded.
+
+    store: the folder of its stages, if that is not in the study's own.
+    """
     read = table.read(folder / table.NAME)
     if not read.samples:
         raise CocError(
@@ -24,7 +27,7 @@ def write(folder: Path) -> str:
         )
     found = results.results(read)
     judged = claims.claims(found)
-    stages = _shown_stages(folder, found)
+    stages = _shown_stages(store or folder / "stages", found)
     values = summary.values(found, judged, stages)
     files.make_folder(folder / "figures")
     pictures = _pictures(folder / "figures", found, stages)
@@ -33,10 +36,10 @@ def write(folder: Path) -> str:
     return summary.text(values) + f"\n\nwrote {folder / 'report.html'} and {folder / 'conclusions.json'}"
 
 
-def _shown_stages(folder: Path, found: Results) -> tuple[dict[str, Any], ...]:
+def _shown_stages(store: Path, found: Results) -> tuple[dict[str, Any], ...]:
     points = table5.own_points(found.table)
     sample = frontier.best_point(points, SHOWN_LOSS) or max(points, key=lambda s: s.accuracy, default=None)
-    return cost.stages_of(folder, found.table, sample) if sample else ()
+    return cost.stages_of(store, found.table, sample) if sample else ()
 
 
 def _pictures(folder: Path, found: Results, stages: Sequence[dict[str, Any]]) -> cells.Pictures:

@@ -50,10 +50,10 @@ def cost(table: Table) -> Cost:
     )
 
 
-def stages_of(folder: Path, table: Table, sample: Sample) -> tuple[dict[str, Any], ...]:
-    """Records of a case's stages, the original first, from DIR/stages; none where those folders are gone."""
+def stages_of(store: Path, table: Table, sample: Sample) -> tuple[dict[str, Any], ...]:
+    """Records of a case's stages, the original first, from their store; none where those folders are gone."""
     keys = _path(table, sample.case)
-    records = [_record(folder / "stages" / key / "result.json") for key in reversed(keys)]
+    records = [_record(store / key / "result.json") for key in reversed(keys)]
     if len(records) != len(sample.chain) + 1 or not all(records):
         return ()
     return tuple({name: record.get(name) for name in RECORDED} for record in records if record)

@@ -10,17 +10,18 @@ import numpy as np
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from .. import models
+from .. import keys, models
 from ..chain import Data
 from ..counting import segment_layers
+from ..keys import Identity, Node
 from ..recipe import Recipe
 from ..sections import Distill, Original, Prune
 from ..stages import distill
+from ..store import Store
 from . import KINDS, tree, work
 from .cases import Case, cases
+from .database import FILE, Database
 from .settings import Study
-from .store import FILE, Store
-from .tree import Identity, Node
 
 KNOWN: Mapping[str, tuple[tuple[int, int, int], int, int]] = {
     "cifar10": ((45_000, 5_000, 10_000), 32, 10),
@@ -73,38 +74,46 @@ class Plan:
 
 
 def make(
-    study: Study, kinds: Sequence[str], out: Path | None, pace: Mapping[str, float], same_code: bool = False
+    study: Study,
+    kinds: Sequence[str],
+    out: Path | None,
+    pace: Mapping[str, float],
+    same_code: bool = False,
+    store: Path | None = None,
 ) -> Plan:
-    """Plan these kinds; out: the study's folder, if it has one. pace: training images/s by model."""
+    """Plan these kinds; out: the study's folder, if it has one, store: that of its stages, if it is another.
+    pace: training images/s by model."""
     planned = cases(study, kinds)
     first = planned[0].recipe
-    begun = out is not None and (out / FILE).exists()
+    begun = store is not None or (out is not None and (out / FILE).exists())
     data, known = _data(first.data, begun)
-    code = (begun and same_code and out and _code(out)) or tree.code_version()
-    identity = Identity("" if known else tree.data_version(first.data), code)
+    code = _code(out) if out and same_code else keys.code_version()
+    identity = Identity("" if known else data.version, code)
     paths = tuple(identity.path(case.recipe) for case in planned)
     estimate = _Estimate(data, {**study.images_per_s, **pace}, first)
-    folder = None if out is None or not begun else out / work.STAGES
+    kept = Store.of(out or Path(), store) if begun else None
     stages = {}
     for key, node in tree.unite(paths).items():
-        done = folder is not None and work.is_finished(folder / key)
+        done = kept is not None and kept.stage(key).finished
         stages[key] = estimate.stage(node, done)
     return Plan(tuple(planned), paths, stages)
 
 
 def _code(out: Path) -> str:
-    store = Store(out)
+    if not (out / FILE).exists():
+        return keys.code_version()
+    database = Database(out)
     try:
-        return store.meta("code") or ""
+        return database.code(same=True)
     finally:
-        store.close()
+        database.close()
 
 
 def _data(spec: str, begun: bool) -> tuple[Data, bool]:
     """The data; before a study has begun, if their sizes are known, blank images of those sizes."""
     kind = spec.partition(":")[0]
     if begun or kind not in KNOWN:
-        return tree.load_data(spec), False
+        return work.load_data(spec), False
     counts, side, classes = KNOWN[kind]
     names = tuple(str(number) for number in range(classes))
     parts = [

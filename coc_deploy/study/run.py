@@ -9,18 +9,18 @@ from pathlib import Path
 
 import torch
 
-from coc_runtime import files
 from coc_runtime.errors import CocError
 
-from .. import chain, locking
+from .. import chain, keys, locking
+from ..keys import Identity, Node
 from ..recipe import Recipe
+from ..store import Store
 from . import executor, points, tree, work
 from .cases import ORIGINAL, Case, cases, original
+from .database import KEYS, Database, name
 from .executor import Where
 from .points import Measured
 from .settings import Study
-from .store import Store, name
-from .tree import Identity, Node
 from .work import Outcome, Task
 
 Print = Callable[[str], None]
@@ -29,11 +29,12 @@ Print = Callable[[str], None]
 @dataclass(frozen=True)
 class Options:
     """threads: of torch in each process. same_code: results of the folder's older code count as those of this
-    one."""
+    one. store: a folder of stages to share, in place of the study's own."""
 
     where: Where = field(default_factory=Where)
     threads: int | None = None
     same_code: bool = False
+    store: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,46 +69,55 @@ class Evaluation:
     epochs: int
 
 
-def evaluate(recipe: Recipe, out: Path, count: int = 12, threads: int | None = None) -> Evaluation:
+def evaluate(
+    recipe: Recipe,
+    store: Store,
+    count: int = 12,
+    threads: int | None = None,
+    identity: Identity | None = None,
+) -> Evaluation:
     """The operating points of one recipe's chain, up to `count` if it has exits, in this process.
 
-    out: a study's folder, whose stages are shared with it. Raises CocError where a stage fails.
+    store: where its stages are, or come to. identity: of data and code, if it is known already. Raises
+    CocError where a stage fails.
     """
-    files.make_folder(out / work.STAGES)
-    identity = identify(recipe, tree.code_version())
+    store.make()
+    identity = identity or identify(recipe)
     path = identity.path(recipe)
     outcome, trained = None, []
-    for task in _tasks(path, {path[-1].key}, out, count, identity, threads):
+    for task in _tasks(path, {path[-1].key}, store, count, identity, threads):
         outcome = work.run(task, outcome)
         if outcome.error:
             raise CocError(outcome.error)
         if not outcome.cached:
             trained.append(task.node)
-    folder = out / work.STAGES / path[-1].key
-    measured = points.load(folder)
+    stage = store.stage(path[-1].key)
+    measured = points.load(stage.folder)
     assert measured is not None
     epochs = sum(node.epochs for node in trained)
-    return Evaluation(measured, folder / work.MODEL, tuple(node.chain for node in trained), epochs)
+    return Evaluation(measured, stage.model, tuple(node.chain for node in trained), epochs)
 
 
-def identify(recipe: Recipe, code: str) -> Identity:
-    return Identity(tree.data_version(recipe.data), code)
+def identify(recipe: Recipe) -> Identity:
+    """Of the recipe's data as they are now and of this code."""
+    return Identity(work.load_data(recipe.data).version, keys.code_version())
 
 
 def run(study: Study, kinds: Sequence[str], out: Path, options: Options, show: Print = print) -> Summary:
     """Run all cases of these kinds that the folder does not hold yet; show gets a line per finished case."""
     started = time.perf_counter()
     planned = cases(study, kinds)
-    files.make_folder(out / work.STAGES)
     with locking.hold(out):
-        store = Store(out)
+        store = Store.of(out, options.store)
+        store.make()
+        database = Database(out)
         try:
-            summary = _run(study, kinds, planned, out.resolve(), options, store, show, started)
-            store.set_meta(
+            summary = _run(study, kinds, planned, store, options, database, show, started)
+            database.set_meta(
                 {f"summary {'+'.join(kinds)}": summary.text, "finished": datetime.now(UTC).isoformat()}
             )
         finally:
-            store.close()
+            database.close()
     return summary
 
 
@@ -115,32 +125,34 @@ def _run(
     study: Study,
     kinds: Sequence[str],
     planned: Sequence[Case],
-    out: Path,
-    options: Options,
     store: Store,
+    options: Options,
+    database: Database,
     show: Print,
     started: float,
 ) -> Summary:
-    code = (options.same_code and store.meta("code")) or tree.code_version()
-    identity = identify(planned[0].recipe, code)
+    data = work.load_data(planned[0].recipe.data)
+    identity = Identity(data.version, database.code(options.same_code))
+    if line := store.of_other_code(identity.code):
+        show(f"{line}: --same-code takes them over")
     paths = [identity.path(case.recipe) for case in planned]
     names = [name(case, path[-1].key) for case, path in zip(planned, paths, strict=True)]
-    finished = store.finished() if store.meta("points") == str(study.points) else set()
-    store.keep_only(kinds, set(names))
-    store.set_meta(_meta(study, identity, options))
+    finished = database.finished() if database.meta("points") == str(study.points) else set()
+    database.keep_only(kinds, set(names))
+    database.set_meta(_meta(study, identity, options))
     pending = [at for at, case_name in enumerate(names) if case_name not in finished]
     ends: dict[str, list[Case]] = {}
     for at in pending:
         ends.setdefault(paths[at][-1].key, []).append(planned[at])
     nodes = tree.unite(paths[at] for at in pending)
-    rehearse(ends, nodes, out)
+    rehearse(ends, nodes, store, data)
     for case, path in zip(planned, paths, strict=True):
         start = original(case)
         if path[0].key not in ends and name(start, path[0].key) not in finished:
             ends[path[0].key] = [start]
             nodes.setdefault(path[0].key, path[0])
-    progress = _Progress(store, out, nodes, ends, show)
-    tasks = _tasks(tuple(nodes.values()), set(ends), out, study.points, identity, options.threads)
+    progress = _Progress(database, store, nodes, ends, show)
+    tasks = _tasks(tuple(nodes.values()), set(ends), store, study.points, identity, options.threads)
     executor.execute(tasks, options.where, progress.done)
     return Summary(
         cases=len(planned),
@@ -153,21 +165,23 @@ def _run(
     )
 
 
-def rehearse(ends: Mapping[str, Sequence[Case]], nodes: Mapping[str, Node], out: Path) -> None:
+def rehearse(
+    ends: Mapping[str, Sequence[Case]], nodes: Mapping[str, Node], store: Store, data: chain.Data
+) -> None:
     """Build one chain of every group untrained, if no stage is there yet: what cannot work fails at once."""
-    if any(work.is_finished(out / work.STAGES / key) for key in nodes):
+    if any(store.stage(key).finished for key in nodes):
         return
     first: dict[tuple[str, str], Recipe] = {}
     for case in (case for ended in ends.values() for case in ended):
         first.setdefault((case.kind, case.group), case.recipe)
     for recipe in first.values():
-        chain.rehearse(recipe, chain.start(recipe, tree.load_data(recipe.data)))
+        chain.rehearse(recipe, chain.start(recipe, data))
 
 
 def _tasks(
     nodes: Sequence[Node],
     ends: set[str],
-    out: Path,
+    store: Store,
     count: int,
     identity: Identity,
     threads: int | None,
@@ -175,9 +189,9 @@ def _tasks(
     return [
         Task(
             node=node,
-            stages=(out / work.STAGES).resolve(),
+            store=store.folder,
             points=count if node.key in ends else 0,
-            code=tree.code_version(),
+            code=keys.code_version(),
             data=identity.data,
             threads=threads,
         )
@@ -191,6 +205,7 @@ def _meta(study: Study, identity: Identity, options: Options) -> dict[str, objec
         "study": study.text,
         "points": study.points,
         "code": identity.code,
+        "keys": KEYS,
         "data": identity.data,
         "machine": machine,
         "workers": options.where.workers or options.where.scheduler or "this process",
@@ -206,13 +221,13 @@ class _Progress:
 
     def __init__(
         self,
+        database: Database,
         store: Store,
-        out: Path,
         nodes: Mapping[str, Node],
         ends: Mapping[str, Sequence[Case]],
         show: Print,
     ) -> None:
-        self.store, self.out, self.nodes, self.ends, self.show = store, out, nodes, ends, show
+        self.database, self.store, self.nodes, self.ends, self.show = database, store, nodes, ends, show
         self.trained, self.failures = 0, list[tuple[str, str, str]]()
         self._cases = 0
         self._of = sum(case.kind != ORIGINAL for ended in ends.values() for case in ended)
@@ -228,19 +243,20 @@ class _Progress:
         if not outcome.cached:
             self.trained += 1
             self._epochs += node.epochs
-        self.store.add_stage(node, outcome.seconds, outcome.cached, outcome.worker)
+        self.database.add_stage(node, outcome.seconds, outcome.cached, outcome.worker)
         if outcome.key in self.ends:
-            measured = points.load(self.out / work.STAGES / outcome.key)
+            folder = self.store.stage(outcome.key).folder
+            measured = points.load(folder)
             if measured is None:
-                raise CocError(f"{self.out}: stage {outcome.key} is finished but cannot be seen here")
+                raise CocError(f"{folder}: this stage is finished but cannot be seen here")
             for case in self.ends[outcome.key]:
-                self.store.add_case(case, outcome.key, measured)
+                self.database.add_case(case, outcome.key, measured)
                 if case.kind != ORIGINAL:
                     self._line(case, _found(measured))
 
     def _failed(self, outcome: Outcome) -> None:
         for case in (case for case in self.ends.get(outcome.key, ()) if case.kind != ORIGINAL):
-            self.store.add_failure(case, outcome.key, outcome.failed, outcome.error)
+            self.database.add_failure(case, outcome.key, outcome.failed, outcome.error)
             self.failures.append((case.recipe.chain, case.setting, outcome.error))
             self._line(case, f"failed: {outcome.error}")
 

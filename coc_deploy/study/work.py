@@ -1,7 +1,6 @@
-"""What a worker does: one stage of the tree, in the folder that all workers share."""
+"""What a worker does: one stage of the tree, in the store that all workers share."""
 
 import contextlib
-import json
 import os
 import platform
 import threading
@@ -10,38 +9,34 @@ from pathlib import Path
 
 import torch
 
-from coc_runtime import files
 from coc_runtime.errors import CocError
 
-from .. import chain, checkpoint, locking
-from ..checkpoint import Checkpoint
+from .. import chain, keys
+from ..chain import Data
+from ..keys import Node
 from ..network import exit_logits
-from . import points, tree
-from .tree import Node
+from ..store import Stage, Store
+from . import points
 
-STAGES = "stages"
-"""Folder of DIR that holds a folder per stage."""
-MODEL, RESULT, LOG = "model.pt", "result.json", "log.txt"
-"""In a stage's folder; the first two as in a run of coc-compress."""
+LOG = "log.txt"
+"""In a stage's folder: what its training printed."""
 _ONE = threading.Lock()
 """Torch's random numbers are the process's: one stage at a time draws from them."""
+_HELD: dict[str, Data] = {}
+"""The data of this process's last stage, by their version."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One stage to do. stages: the folder of all stages. points: how many operating points to measure, 0
+    """One stage to do. store: the folder of all stages. points: how many operating points to measure, 0
     unless a case ends here. code, data: versions that the worker must have."""
 
     node: Node
-    stages: Path
+    store: Path
     points: int
     code: str
     data: str
     threads: int | None = None
-
-    @property
-    def folder(self) -> Path:
-        return self.stages / self.node.key
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,14 @@ class Outcome:
     worker: str = ""
     error: str = ""
     failed: str = ""
+
+
+def load_data(spec: str) -> Data:
+    """A data set as it is on disk now; the stages of this process that want its version get it, too."""
+    data = Data.load(spec)
+    _HELD.clear()
+    _HELD[data.version] = data
+    return data
 
 
 def run(task: Task, before: Outcome | None = None) -> Outcome:
@@ -75,57 +78,43 @@ def run(task: Task, before: Outcome | None = None) -> Outcome:
 
 
 def _run(task: Task) -> Outcome:
-    if task.code != tree.code_version():
+    if task.code != keys.code_version():
         raise CocError(
-            f"{_me()} has coc-deploy {tree.code_version()}, the study {task.code}: install the same"
+            f"{_me()} has coc-deploy {keys.code_version()}, the study {task.code}: install the same"
         )
-    if not task.stages.is_dir():
-        raise CocError(f"{_me()} does not see {task.stages}: workers must share the study's folder")
-    files.make_folder(task.folder)
-    with locking.hold(task.folder, wait=True):
-        cached = is_finished(task.folder)
-        if cached and (not task.points or points.is_measured(task.folder, task.points)):
-            return Outcome(task.node.key, cached, _seconds(task.folder), _me())
-        with (task.folder / LOG).open("a", buffering=1) as log, contextlib.redirect_stdout(log):
-            seconds = _train_and_measure(task, cached)
+    if not task.store.is_dir():
+        raise CocError(f"{_me()} does not see {task.store}: workers must share the study's folder")
+    stage = Store(task.store).stage(task.node.key)
+    with stage.hold():
+        cached = stage.finished
+        if cached and (not task.points or points.is_measured(stage.folder, task.points)):
+            return Outcome(task.node.key, cached, float(stage.record()["seconds"]), _me())
+        with (stage.folder / LOG).open("a", buffering=1) as log, contextlib.redirect_stdout(log):
+            seconds = _train_and_measure(task, stage)
         return Outcome(task.node.key, cached, seconds, _me())
 
 
-def _train_and_measure(task: Task, trained: bool) -> float:
+def _train_and_measure(task: Task, stage: Stage) -> float:
     """Seconds of the stage's training."""
-    spec = task.node.recipe.data
-    if tree.data_version(spec) != task.data:
-        raise CocError(f"{_me()} has other images than the study under {spec}: copy the same to all workers")
-    data, node = tree.load_data(spec), task.node
-    original = None if node.parent is None else checkpoint.load(task.stages / node.path[0] / MODEL)
+    store, node = Store(task.store), task.node
+    data = _data_of(node.recipe.data, task.data)
+    original = None if node.parent is None else store.stage(node.path[0]).load()
     begun = chain.start(node.recipe, data) if original is None else chain.started_from(original)
-    if trained:
-        stage = checkpoint.load(task.folder / MODEL)
-        logits = exit_logits(stage.network, data.test.images)
-    else:
-        before = original if node.index == 1 else _result(task.stages, node.parent)
-        recipe, key = node.recipe, node.key
-        stage, logits = chain.run_stage(recipe, node.index, before, begun, data, task.folder, key)
+    before = original if node.index < 2 else store.stage(node.path[-2]).load()
+    result, logits = chain.finished_or_run(node.recipe, node, stage, before, begun, data)
     if task.points:
-        points.save(task.folder, points.measure(stage, begun, data, logits, task.points))
-    return float(stage.history[-1]["seconds"])
+        tested = exit_logits(result.network, data.test.images) if logits is None else logits
+        points.save(stage.folder, points.measure(result, begun, data, tested, task.points))
+    return float(result.history[-1]["seconds"])
 
 
-def _result(stages: Path, key: str | None) -> Checkpoint | None:
-    return None if key is None else checkpoint.load(stages / key / MODEL)
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a stage's folder holds its result: result.json is written last."""
-    return (folder / RESULT).exists()
-
-
-def _seconds(folder: Path) -> float:
-    """Of a finished stage's training."""
-    try:
-        return float(json.loads((folder / RESULT).read_text())["seconds"])
-    except (OSError, ValueError, KeyError) as error:
-        raise CocError(f"{folder / RESULT}: unreadable; remove this folder to compute it again") from error
+def _data_of(spec: str, version: str) -> Data:
+    """The data of this version, which the process may hold already; CocError where the name means others."""
+    if version not in _HELD:
+        load_data(spec)
+    if version not in _HELD:
+        raise CocError(f"{_me()} has other images than the study under {spec}: copy the same to all workers")
+    return _HELD[version]
 
 
 def _me() -> str:

@@ -56,24 +56,11 @@ def run(runs: Path, chain: str, *changes: str) -> Path:
     out = runs / "-".join((chain, *changes))
     recipe = write_recipe(runs, RECIPE)
     options = [part for change in (f"chain={chain}", *changes) for part in ("--set", change)]
-    assert cli.main([str(recipe), "--out", str(out), "--threads", "1", *options, *reuse(runs, chain)]) == 0
-    return out
-
-
-def reuse(runs: Path, chain: str) -> list[str]:
-    """The finished run that shares most stages."""
-    shared = {
-        other.name: len(common(other.name, chain))
-        for other in runs.glob("*")
-        if (other / "model.pt").exists()
-    }
-    return ["--reuse", str(runs / max(shared, key=shared.__getitem__))] if shared else []
-
-
-def common(a: str, b: str) -> str:
-    return "".join(
-        x for x, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+    assert (
+        cli.main([str(recipe), "--out", str(out), "--threads", "1", *options, "--store", str(runs / "store")])
+        == 0
     )
+    return out
 
 
 def widths(network: Network) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,33 +137,39 @@ def test_the_same_seed_gives_the_same_model_bit_for_bit(tiny_run: TinyRun, tmp_p
     assert first.thresholds == second.thresholds
 
 
-def test_reuse_takes_over_equal_stages_and_computes_the_others(
+def store_like(run: TinyRun, folder: Path) -> tuple[str, str]:
+    """The option of a store that holds the stages of a run."""
+    shutil.copytree(run.out / "stages", folder / "store")
+    return "--store", str(folder / "store")
+
+
+def test_runs_with_one_store_take_over_equal_stages_and_compute_the_others(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = record_training(monkeypatch)
-    reuse = ("--reuse", str(tiny_run.out))
-    assert compress(tiny_run.recipe, tmp_path / "e", *reuse, "--set", "e.max_drop=50") == 0
+    shared = store_like(tiny_run, tmp_path)
+    assert compress(tiny_run.recipe, tmp_path / "e", *shared, "--set", "e.max_drop=50") == 0
     assert trained == ["exit"]
     for folder in FOLDERS[:4]:
         assert same_state(*(weights_of(run / folder / "model.pt") for run in (tiny_run.out, tmp_path / "e")))
     trained.clear()
-    assert compress(tiny_run.recipe, tmp_path / "q", *reuse, "--set", "q.bits=4x8") == 0
+    assert compress(tiny_run.recipe, tmp_path / "q", *shared, "--set", "q.bits=4x8") == 0
     assert trained == ["quantize", "exit"]
     trained.clear()
-    assert compress(tiny_run.recipe, tmp_path / "seed", *reuse, "--set", "chain=P", "--set", "seed=9") == 0
+    assert compress(tiny_run.recipe, tmp_path / "seed", *shared, "--set", "chain=P", "--set", "seed=9") == 0
     assert trained == ["original", "prune"]
 
 
 def test_a_longer_chain_continues_a_shorter_one_in_the_same_folder(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reuse = ("--reuse", str(tiny_run.out))
-    assert compress(tiny_run.recipe, tmp_path, *reuse, "--set", "chain=DP") == 0
-    assert checkpoint.load(tmp_path / "model.pt").meta["chain"] == "DP"
+    out = tmp_path / "run"
+    assert compress(tiny_run.recipe, out, *store_like(tiny_run, tmp_path), "--set", "chain=DP") == 0
+    assert checkpoint.load(out / "model.pt").meta["chain"] == "DP"
     trained = record_training(monkeypatch)
-    assert compress(tiny_run.recipe, tmp_path, "--set", "chain=DPQ") == 0
+    assert compress(tiny_run.recipe, out, "--set", "chain=DPQ", "--set", "q.bits=2x8") == 0
     assert trained == ["quantize"]
-    assert checkpoint.load(tmp_path / "model.pt").meta["chain"] == "DPQ"
+    assert checkpoint.load(out / "model.pt").meta["chain"] == "DPQ"
 
 
 def test_another_recipe_in_the_same_folder_is_refused_and_changes_nothing(
@@ -172,7 +179,7 @@ def test_another_recipe_in_the_same_folder_is_refused_and_changes_nothing(
     before = {path: path.read_bytes() for path in tiny_run.out.rglob("*") if path.is_file()}
     assert compress(tiny_run.recipe, tiny_run.out, "--set", "p.ratio=0.25", "--set", "p.round_to=2") == 2
     line = one_line(capsys)
-    assert "02-prune holds the result of another recipe" in line and "--reuse" in line
+    assert "02-prune holds the result of another recipe" in line and "--store" in line
     assert trained == []
     assert {path: path.read_bytes() for path in tiny_run.out.rglob("*") if path.is_file()} == before
 

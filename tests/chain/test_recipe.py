@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from coc_deploy import recipe
+from coc_deploy import checkpoint, recipe
+from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.recipe import Recipe
 from coc_deploy.sections import Prune
 from coc_runtime.errors import CocError
-from tiny import write_recipe
+from tiny import float_network, stage_key, write_recipe
 
 
 def complaint(data: dict[str, Any]) -> str:
@@ -195,14 +196,14 @@ def test_a_mistake_in_a_later_section_is_told(data: dict[str, Any], words: str) 
 
 def test_a_later_section_alters_the_keys_of_later_stages_only() -> None:
     plain, changed = (recipe.parse({"chain": "PDP", "p2": p2}) for p2 in ({}, {"ratio": 0.5}))
-    differ = [plain.key("PDP"[:index]) != changed.key("PDP"[:index]) for index in range(4)]
+    differ = [stage_key(plain, "PDP"[:index]) != stage_key(changed, "PDP"[:index]) for index in range(4)]
     assert differ == [False, False, False, True]
-    assert recipe.parse({"chain": "PDP"}).key("PDP") == plain.key("PDP")
+    assert stage_key(recipe.parse({"chain": "PDP"}), "PDP") == stage_key(plain, "PDP")
 
 
 def test_a_key_added_later_counts_only_where_it_is_set() -> None:
-    assert recipe.parse({"p": {"scope": "uniform"}}).key("DP") == Recipe().key("DP")
-    assert recipe.parse({"p": {"scope": "global"}}).key("DP") != Recipe().key("DP")
+    assert stage_key(recipe.parse({"p": {"scope": "uniform"}}), "DP") == stage_key(Recipe(), "DP")
+    assert stage_key(recipe.parse({"p": {"scope": "global"}}), "DP") != stage_key(Recipe(), "DP")
 
 
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
@@ -288,37 +289,42 @@ def test_a_change_alters_the_keys_of_what_it_leads_to_and_no_others(
         if not section
         else dataclasses.replace(base, **{section: dataclasses.replace(getattr(base, section), **values)})
     )
-    differ = [base.key(prefix) != changed.key(prefix) for prefix in PREFIXES]
+    differ = [stage_key(base, prefix) != stage_key(changed, prefix) for prefix in PREFIXES]
     assert differ == [index >= first_changed for index in range(len(PREFIXES))]
 
 
 def test_shorter_epochs_alter_all_keys_and_whole_ones_none() -> None:
     base, whole, half = Recipe(), recipe.parse({"epoch_share": 1}), recipe.parse({"epoch_share": 0.5})
-    assert [base.key(prefix) == whole.key(prefix) for prefix in PREFIXES] == [True] * len(PREFIXES)
-    assert [base.key(prefix) == half.key(prefix) for prefix in PREFIXES] == [False] * len(PREFIXES)
+    assert [stage_key(base, prefix) == stage_key(whole, prefix) for prefix in PREFIXES] == [True] * len(
+        PREFIXES
+    )
+    assert [stage_key(base, prefix) == stage_key(half, prefix) for prefix in PREFIXES] == [False] * len(
+        PREFIXES
+    )
     with pytest.raises(CocError, match="epoch_share = 0.0 is not allowed: a share above 0"):
         recipe.parse({"epoch_share": 0})
 
 
 def test_the_chain_behind_a_stage_does_not_alter_its_key() -> None:
-    assert Recipe(chain="DP").key("DP") == Recipe(chain="DPQE").key("DP")
-    assert Recipe().key("DQ") != Recipe().key("DP")
+    assert stage_key(Recipe(chain="DP"), "DP") == stage_key(Recipe(chain="DPQE"), "DP")
+    assert stage_key(Recipe(), "DQ") != stage_key(Recipe(), "DP")
 
 
 def test_the_content_of_weights_is_part_of_the_key_not_their_place(tmp_path: Path) -> None:
     def key(path: Path, content: bytes) -> str:
         path.write_bytes(content)
-        return recipe.parse({"original": {"weights": str(path)}}).key("")
+        return stage_key(recipe.parse({"original": {"weights": str(path)}}), "")
 
     assert key(tmp_path / "a", b"1") == key(tmp_path / "b", b"1") != key(tmp_path / "a", b"2")
     student = {"model": "resnet8", "weights": str(tmp_path / "a")}
-    assert recipe.parse({"d": student}).key("") == Recipe().key("")
-    given = {"original": {"checkpoint": str(tmp_path / "a")}}
-    assert recipe.parse(given).key("") != Recipe().key("")
+    assert stage_key(recipe.parse({"d": student}), "") == stage_key(Recipe(), "")
+    checkpoint.save(tmp_path / "model.pt", Checkpoint(float_network(), meta={"chain": ""}))
+    given = {"original": {"checkpoint": str(tmp_path / "model.pt")}}
+    assert stage_key(recipe.parse(given), "") != stage_key(Recipe(), "")
     with pytest.raises(CocError, match="gone: cannot be read .* set 'checkpoint' to a model.pt"):
-        recipe.parse({"original": {"checkpoint": str(tmp_path / "gone")}}).key("")
+        stage_key(recipe.parse({"original": {"checkpoint": str(tmp_path / "gone")}}), "")
     with pytest.raises(CocError, match="none: cannot be read"):
-        recipe.parse({"original": {"weights": str(tmp_path / "none")}}).key("")
+        stage_key(recipe.parse({"original": {"weights": str(tmp_path / "none")}}), "")
 
 
 def test_the_recipes_of_the_repository_are_legal() -> None:

@@ -13,7 +13,7 @@ from coc_deploy.recipe import Recipe
 from coc_runtime import CocError, datasets, quality
 from coc_runtime.graph import Task
 from coc_runtime.thresholds import choose, gate
-from tiny import write_recipe
+from tiny import stage_key, write_recipe
 
 BITOPS = (100, 220, 400, 500)
 
@@ -97,8 +97,10 @@ def test_data_that_do_not_hold_what_the_task_predicts_are_refused(task: str, dat
 
 def test_the_task_is_checked_and_counts_for_a_stage_only_where_it_is_not_the_usual(tmp_path: Path) -> None:
     plain, numbers = Recipe(), Recipe(task="regression")
-    assert plain.key("D") != numbers.key("D")
-    assert plain.key("D") == recipe.load(write_recipe(tmp_path, 'task = "classification"'), []).key("D")
+    assert stage_key(plain, "D") != stage_key(numbers, "D")
+    assert stage_key(plain, "D") == stage_key(
+        recipe.load(write_recipe(tmp_path, 'task = "classification"'), []), "D"
+    )
     with pytest.raises(CocError, match="task = 'ranking' is not allowed: classification or regression"):
         Recipe(task="ranking")
     with pytest.raises(CocError, match=r"d\.crd = 0\.8 is not allowed: 0 for a regression"):

@@ -27,7 +27,8 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--set", "data=mnist"], "unknown data 'mnist'"),
         (["--set", "data=imagefolder:none"], "is not a folder"),
         (["--threads", "0"], "--threads 0: must be at least 1"),
-        (["--reuse", "/nowhere/at/all"], "--reuse /nowhere/at/all: no such folder"),
+        (["--store", "/proc/store"], "/proc/store: cannot be created"),
+        (["--reuse", "runs/first"], "--reuse is now --store: --store runs/first/stages"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(
@@ -82,4 +83,4 @@ def test_a_keyboard_interrupt_ends_in_one_line_that_says_how_to_go_on(
 def test_help_needs_no_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; from coc_deploy.cli import main; main(['--help'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "--reuse" in done.stdout, done.stderr
+    assert done.returncode == 0 and "--store" in done.stdout, done.stderr

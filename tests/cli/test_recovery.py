@@ -122,8 +122,11 @@ class FullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-# Writes of a run: recipe.json, three epochs, model.pt, result.json, history.json; and again.
-@pytest.mark.parametrize(("allowed", "file"), [(0, "recipe.json"), (2, "progress.pt"), (5, "result.json")])
+# Writes of a run: recipe.json, key.json, three epochs, model.pt, result.json, history.json; and again.
+@pytest.mark.parametrize(
+    ("allowed", "file"),
+    [(0, "recipe.json"), (1, "key.json"), (3, "progress.pt"), (6, "result.json")],
+)
 def test_a_full_disk_is_one_line_and_costs_no_finished_epoch(
     allowed: int,
     file: str,
@@ -140,7 +143,7 @@ def test_a_full_disk_is_one_line_and_costs_no_finished_epoch(
     assert error.count("\n") == 1
     assert f"{file}: cannot be written (No space left on device)" in error
     monkeypatch.undo()
-    finished = max(0, min(3, allowed - 1))
+    finished = max(0, min(3, allowed - 2))
     progress = out / "00-original" / "progress.pt"
     assert progress.exists() == (finished > 0)
     kept = torch.load(progress, weights_only=True)["log"] if finished else []

@@ -11,7 +11,8 @@ import pytest
 
 from coc_deploy import checkpoint, cli, train
 from coc_deploy.network import exit_logits
-from coc_deploy.study import run, tree
+from coc_deploy.store import Store
+from coc_deploy.study import run, work
 from coc_deploy.study.auto import goal, search, space
 from coc_deploy.study.auto.goal import Choice, Goal, Kind, Point
 from tiny import digits
@@ -74,7 +75,7 @@ def held_out(model: Path) -> Point:
 
 def original(folder: Path) -> np.ndarray:
     """Which held-out images the original of a search gets right."""
-    key = next(path.parent for path in folder.glob("run/auto/stages/*/result.json") if _is_original(path))
+    key = next(path.parent for path in folder.glob("run/stages/*/result.json") if _is_original(path))
     return goal.answers(key / "model.pt", digits("calibration"))
 
 
@@ -147,7 +148,7 @@ def test_the_recipe_is_the_first_trial_and_a_lower_bound(done: Path) -> None:
     assert first["settings"] == {"p.ratio": 0.25, "q.bits": "1x8", "e.positions": [0.4, 0.7]}
     assert first["state"] == "done" and first["chosen"]["met"]
     assert best["chosen"]["value"] >= first["chosen"]["value"]
-    own = held_out(done / "run/auto/stages" / first["key"] / "model.pt")
+    own = held_out(done / "run/stages" / first["key"] / "model.pt")
     assert found["original"]["held_out_accuracy"] - own.accuracy + first["chosen"]["point"]["error"] <= DROP
     assert best["chosen"]["point"]["bitops_cr"] >= own.bitops_cr
     compared = found["compared"]
@@ -162,7 +163,7 @@ def test_a_setting_that_was_skipped_could_not_have_won(done: Path) -> None:
     assert skipped and chosen.chain == "PQE"
     for picked in axes.all():
         if axes.choice(picked) in [trial["settings"] for trial in skipped]:
-            ran = run.evaluate(axes.recipe(picked), done / "others", 24, threads=1)
+            ran = run.evaluate(axes.recipe(picked), Store.of(done / "others"), 24, threads=1)
             limits = [point.thresholds for point in ran.measured.points]
             bitops, images = found["original"]["bitops"], digits("calibration")
             points = goal.measure(ran.model, limits, bitops, original(done), images)
@@ -222,9 +223,9 @@ def test_an_interrupted_search_ends_like_an_undisturbed_one(
 
 
 def test_test_images_choose_nothing(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = tree.load_data("digits")
+    data = work.load_data("digits")
     wrong = dataclasses.replace(data.test, labels=(data.test.labels + 1) % 10)
-    monkeypatch.setattr(tree, "load_data", lambda spec: dataclasses.replace(data, test=wrong))
+    monkeypatch.setattr(work, "load_data", lambda spec: dataclasses.replace(data, test=wrong))
     assert auto(tmp_path, "--max-drop", DROP) == 0
     other, found = log(tmp_path), log(done)
     assert [t["chosen"] for t in other["trials"]] == [t["chosen"] for t in found["trials"]]
@@ -335,7 +336,7 @@ def test_keys_may_change_together_and_the_recipe_stays_a_choice(tmp_path: Path) 
         (("--max-drop", 1), RECIPE + "[auto]\np.ratio = [1.5]\n", "p.ratio = 1.5 is not allowed"),
         (("--max-drop", 1), 'chain = "E"\n[e]\npositions = ["layer1.0"]\n', "nothing to search"),
         (("--max-drop", 1), 'task = "regression"\ndata = "rotated-digits"\n', "of classifications only"),
-        (("--max-drop", 1, "--reuse", "x"), RECIPE, "--reuse is not for --auto"),
+        (("--max-drop", 1, "--same-code"), RECIPE, "--same-code is not for --auto"),
     ],
 )
 def test_wrong_input_is_told_in_a_line(

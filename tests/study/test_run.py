@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import studies
-from coc_deploy import checkpoint, train
+from coc_deploy import checkpoint, keys, train
 from coc_deploy.network import exit_logits
-from coc_deploy.study import cli, run, settings, tree, work
+from coc_deploy.store import Store
+from coc_deploy.study import cli, run, settings, work
 from coc_runtime.arithmetic import exits_taken
 from coc_runtime.errors import CocError
 from tiny import digits
@@ -68,7 +69,7 @@ def test_every_stage_of_the_tree_trains_once(tmp_path: Path, trained: list[str])
         "14 cases, 14 of them from before; 47 stages if each ran alone, 16 in the tree, 0 trained"
         in (meta["summary pairs+insert+sequences+repeat"])
     )
-    assert meta["study"] == studies.TEXT and meta["code"] == tree.code_version()
+    assert meta["study"] == studies.TEXT and meta["code"] == keys.code_version()
 
 
 def test_samples_say_what_the_models_do_on_the_test_images(done: Path) -> None:
@@ -209,7 +210,7 @@ def test_other_code_computes_anew_unless_told_that_it_is_the_same(
 ) -> None:
     assert study(tmp_path, kind="repeat") == 0
     trained.clear()
-    monkeypatch.setattr(tree, "code_version", lambda: "other")
+    monkeypatch.setattr(keys, "code_version", lambda: "other")
     assert study(tmp_path, "--same-code", kind="repeat") == 0
     assert trained == []
     assert study(tmp_path, kind="repeat") == 0
@@ -229,14 +230,14 @@ def test_a_recipe_is_evaluated_with_the_stages_of_a_study(
 ) -> None:
     chosen = settings.load(studies.write(tmp_path))
     recipe = chosen.recipe("PQE", {"p.ratio": 0.5, "q.bits": "1x8", "e.positions": [0.4, 0.7]}, 1)
-    found = run.evaluate(recipe, done, 3, threads=1)
+    found = run.evaluate(recipe, Store.of(done), 3, threads=1)
     assert (trained, found.trained, found.epochs) == ([], (), 0)
     rows = [row for row in studies.rows(done) if row["case_id"] == found.model.parent.name]
     assert {row["kind"] for row in rows} == {"insert", "sequences"}
     for kind in ("insert", "sequences"):
         accuracies = [row["accuracy"] for row in rows if row["kind"] == kind]
         assert accuracies == [point.accuracy for point in found.measured.points]
-    longer = run.evaluate(dataclasses.replace(recipe, chain="PQEQ"), done, 3, threads=1)
+    longer = run.evaluate(dataclasses.replace(recipe, chain="PQEQ"), Store.of(done), 3, threads=1)
     assert (trained, longer.trained, longer.epochs) == (["quantize"], ("PQEQ",), 2)
     assert checkpoint.load(longer.model).meta["chain"] == "PQEQ"
 
@@ -245,18 +246,18 @@ def test_the_evaluation_of_a_recipe_that_cannot_work_raises(tmp_path: Path) -> N
     chosen = settings.load(studies.write(tmp_path))
     recipe = chosen.recipe("E", {"e.positions": ["layer9"], "original.epochs": 0}, 1)
     with pytest.raises(CocError, match="'layer9' is not the end of a block"):
-        run.evaluate(recipe, tmp_path / "out", threads=1)
+        run.evaluate(recipe, Store.of(tmp_path / "out"), threads=1)
 
 
 def test_a_worker_with_other_code_images_or_folder_refuses(done: Path, tmp_path: Path) -> None:
     chosen = settings.load(studies.write(tmp_path))
     recipe = chosen.recipe("QP", {"p.ratio": 0.4, "q.bits": "1x8"}, 1)
-    identity = run.identify(recipe, tree.code_version())
+    identity = run.identify(recipe)
     node = identity.path(recipe)[1]
     task = work.Task(node, done / "stages", 0, identity.code, identity.data)
     assert work.run(task).cached
     assert "install the same" in work.run(dataclasses.replace(task, code="0")).error
-    gone = dataclasses.replace(task, stages=tmp_path / "elsewhere")
+    gone = dataclasses.replace(task, store=tmp_path / "elsewhere")
     assert "workers must share the study's folder" in work.run(gone).error
     other = dataclasses.replace(task, node=identity.path(recipe)[2], data="0")
     assert "other images than the study" in work.run(other).error

@@ -6,8 +6,8 @@ import pytest
 
 from coc_deploy import checkpoint, recipe
 from coc_deploy.checkpoint import Checkpoint
+from coc_deploy.keys import Identity
 from coc_deploy.network import Network
-from coc_deploy.study.tree import Identity
 from tiny import float_network, quantized_network
 
 

@@ -4,11 +4,11 @@ import argparse
 import os
 from pathlib import Path
 
-from coc_runtime import files
 from coc_runtime.errors import CocError
 from coc_runtime.text import one_line
 
 from ... import chain, locking
+from ...store import Store
 from . import result, search
 from .goal import Kind
 from .search import Found, Wanted
@@ -36,8 +36,9 @@ def run(options: argparse.Namespace) -> int:
     seed = chosen.seed if options.seed is None else options.seed
     wanted = Wanted(kind, amount, budget, seed, options.threads)
     with locking.hold(options.out):
-        files.make_folder(options.out / search.FOLDER)
-        return _search(space, wanted, options.out)
+        store = Store.of(options.out, options.store)
+        store.make()
+        return _search(space, wanted, options.out, store)
 
 
 def _goal(options: argparse.Namespace) -> tuple[Kind, float]:
@@ -51,19 +52,23 @@ def _goal(options: argparse.Namespace) -> tuple[Kind, float]:
         raise CocError(f"--target-bitopscr {ratio:g}: a number above 0")
     if options.seed is not None and not 0 <= options.seed < 2**31:
         raise CocError(f"--seed {options.seed}: 0 to 2147483647")
-    if options.reuse is not None:
-        raise CocError("--reuse is not for --auto: it takes what it finished before from RUN/auto")
+    if options.same_code:
+        raise CocError("--same-code is not for --auto")
+    if options.out is not None and (options.out / "auto").is_dir():
+        raise CocError(
+            f"{options.out}: a search of an older coc-deploy, whose stages lie in auto: choose another --out"
+        )
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise CocError("--auto under torchrun: every process would search; start it once, without torchrun")
     return (Kind.MAX_DROP, drop) if drop is not None else (Kind.TARGET, ratio)
 
 
-def _search(space: Space, wanted: Wanted, out: Path) -> int:
+def _search(space: Space, wanted: Wanted, out: Path, store: Store) -> int:
     searching = search.Search(
-        space, wanted, out, lambda line: print(line, flush=True), lambda found: result.draw(out, found)
+        space, wanted, out, store, lambda line: print(line, flush=True), lambda found: result.draw(out, found)
     )
     found = searching.go()
-    compared = result.write(out, space, found)
+    compared = result.write(out, space, found, store, searching.data)
     searching.finish(compared)
     print(f"the search ended: {found.why}; {len(found.trials)} settings, {found.epochs} epochs")
     for name, row in compared["compared"].items():

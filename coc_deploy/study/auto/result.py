@@ -16,27 +16,26 @@ from ...checkpoint import Checkpoint
 from ...counting import segment_layers
 from ...network import exit_logits
 from ...recipe import Recipe
-from .. import settings, tree, work
+from ...store import Store
+from .. import settings
 from .goal import Kind, Point
 from .log import State, Trial
-from .search import FOLDER, Found, frontier
+from .search import Found, frontier
 from .space import Space, text
 
 PICTURE = "auto.png"
 MODEL, RECIPE, REPORT = "model.pt", "recipe.toml", "report.md"
 
 
-def write(out: Path, space: Space, found: Found) -> dict[str, Any]:
+def write(out: Path, space: Space, found: Found, store: Store, data: chain.Data) -> dict[str, Any]:
     """Write everything; returns the comparison with the recipe, which auto.json gets, too.
 
     Test images are looked at here for the first time, and choose nothing.
     """
-    hand = space.recipe(space.by_hand)
-    data = tree.load_data(hand.data)
     rows = {
-        name: _row(out, trial, data) for name, trial in (("by hand", found.by_hand), ("found", found.best))
+        name: _row(store, trial, data) for name, trial in (("by hand", found.by_hand), ("found", found.best))
     }
-    best = _finished(out, found.best, data)
+    best = _finished(store, found.best, data)
     tried = settings.varied(space.values, found.best.settings, space.folder)
     final = with_thresholds(tried, best.network.thresholds)
     checkpoint.save(out / MODEL, best)
@@ -56,9 +55,9 @@ def with_thresholds(chosen: Recipe, limits: tuple[float, ...]) -> Recipe:
     return dataclasses.replace(chosen, e=dataclasses.replace(chosen.e, thresholds=limits)) if fits else chosen
 
 
-def _finished(out: Path, trial: Trial, data: chain.Data) -> Checkpoint:
+def _finished(store: Store, trial: Trial, data: chain.Data) -> Checkpoint:
     """A trial's model with the thresholds that were chosen, its last record telling what they do."""
-    stage = checkpoint.load(out / FOLDER / work.STAGES / trial.key / work.MODEL)
+    stage = store.stage(trial.key).load()
     network, last = stage.network, stage.history[-1]
     network.thresholds = _point(trial).thresholds
     segments = segment_layers(network)
@@ -79,10 +78,10 @@ def _finished(out: Path, trial: Trial, data: chain.Data) -> Checkpoint:
     return dataclasses.replace(stage, history=(*stage.history[:-1], record))
 
 
-def _row(out: Path, trial: Trial, data: chain.Data) -> dict[str, Any]:
+def _row(store: Store, trial: Trial, data: chain.Data) -> dict[str, Any]:
     """A trial at the point chosen for the goal, on held-out and on test images."""
     assert trial.chosen is not None
-    history = _finished(out, trial, data).history
+    history = _finished(store, trial, data).history
     last, point = history[-1], trial.chosen.point
     return {
         "trial": trial.number,

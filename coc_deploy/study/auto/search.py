@@ -20,12 +20,13 @@ import numpy as np
 from coc_runtime import cost
 from coc_runtime.errors import CocError
 
-from ... import chain
+from ... import chain, keys
 from ...counting import segment_layers
+from ...keys import Identity, Node
 from ...recipe import Recipe
 from ...sections import Prune
-from .. import run, tree, work
-from ..tree import Node
+from ...store import Store
+from .. import run, work
 from . import goal as goals
 from .goal import Choice, Goal, Point
 from .log import Asked, Log, State, Trial
@@ -34,8 +35,6 @@ from .space import Picked, Space, text
 if TYPE_CHECKING:
     import optuna
 
-FOLDER = "auto"
-"""In RUN: the folder of the tree."""
 POINTS = 24
 """Operating points of a chain with exits."""
 TRIES = 20
@@ -75,29 +74,31 @@ class Found:
 
 def default_budget(chosen: Recipe) -> int:
     """Epochs: twenty times the recipe's own."""
-    return 20 * max(1, sum(node.epochs for node in _path(chosen)))
-
-
-def _path(chosen: Recipe) -> tuple[Node, ...]:
-    return run.identify(chosen, tree.code_version()).path(chosen)
+    return 20 * max(1, sum(node.epochs for node in Identity("", "").path(chosen)))
 
 
 class Search:
-    """A search in the folder of a run; show gets a line per trial and one for each frontier that is better
-    than the one before, draw what was found then."""
+    """A search in the folder of a run, its stages in a store; show gets a line per trial and one for each
+    frontier that is better than the one before, draw what was found then."""
 
     def __init__(
-        self, space: Space, wanted: Wanted, out: Path, show: Print, draw: Callable[[Found], None]
+        self,
+        space: Space,
+        wanted: Wanted,
+        out: Path,
+        store: Store,
+        show: Print,
+        draw: Callable[[Found], None],
     ) -> None:
         self.space, self.wanted, self.show, self.draw = space, wanted, show, draw
-        self.folder = out / FOLDER
+        self.store = store
         hand = space.recipe(space.by_hand)
-        self.data = tree.load_data(hand.data)
+        self.data = work.load_data(hand.data)
+        self.identity = Identity(self.data.version, keys.code_version())
         chain.rehearse(hand, chain.start(hand, self.data))
         axes = {axis.name: [dict(choice) for choice in axis.choices] for axis in space.axes}
         asked = {"recipe": hand.as_dict(), "axes": axes}
-        finished = {path.parent.name for path in (self.folder / work.STAGES).glob(f"*/{work.RESULT}")}
-        self.log = Log(out, Asked(wanted.kind.value, wanted.amount, wanted.seed, asked), finished)
+        self.log = Log(out, Asked(wanted.kind.value, wanted.amount, wanted.seed, asked), store.finished())
         self.paid, self.spent, self.idle = set(self.log.before), 0, 0
         self.seen: set[Picked] = set()
         self.best: Trial | None = None
@@ -113,6 +114,8 @@ class Search:
             )
         if self.log.replaced:
             self.show(f"{self.log.path} was another search's: it is replaced, its finished stages are used")
+        if line := self.store.of_other_code(self.identity.code):
+            self.show(line)
         proposals = _Proposals(self.space, self.wanted.seed)
         while (why := self._ended()) is None:
             proposal = proposals.next(
@@ -146,10 +149,15 @@ class Search:
             return f"{IDLE} settings in a row could not win"
         return None
 
+    def _path(self, chosen: Recipe) -> tuple[Node, ...]:
+        return self.identity.path(chosen)
+
     def _price(self, picked: Picked) -> int:
         """Epochs that a setting adds, 0 if it is not even a recipe."""
         try:
-            return sum(node.epochs for node in _path(self.space.recipe(picked)) if node.key not in self.paid)
+            return sum(
+                node.epochs for node in self._path(self.space.recipe(picked)) if node.key not in self.paid
+            )
         except CocError:
             return 0
 
@@ -159,7 +167,7 @@ class Search:
         number, settings = len(self.log.trials), self.space.choice(picked)
         try:
             chosen = self.space.recipe(picked)
-            path = _path(chosen)
+            path = self._path(chosen)
             self._know_the_original(chosen, path)
             trial = self.log.earlier(settings, path[-1].key) or self._evaluated(chosen, path, settings, first)
             epochs = self._pay(path[: trial.ran])
@@ -191,7 +199,7 @@ class Search:
             return
         found = self._run(chosen, 1)
         self.original_bitops = found.measured.original_bitops
-        model = self.folder / work.STAGES / path[0].key / work.MODEL
+        model = self.store.stage(path[0].key).model
         self.original_right = goals.answers(model, self.data.calibration)
         accuracy = 100 * float(self.original_right.mean())
         self.goal = Goal(self.wanted.kind, self.wanted.amount, accuracy)
@@ -200,7 +208,7 @@ class Search:
     def _run(self, chosen: Recipe, stages: int) -> run.Evaluation:
         """The chain so far, from the tree where it is there."""
         part = dataclasses.replace(chosen, chain=chosen.chain[:stages])
-        return run.evaluate(part, self.folder, POINTS, self.wanted.threads)
+        return run.evaluate(part, self.store, POINTS, self.wanted.threads, self.identity)
 
     def _evaluated(
         self, chosen: Recipe, path: Sequence[Node], settings: dict[str, object], first: bool

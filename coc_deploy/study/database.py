@@ -13,9 +13,10 @@ import numpy as np
 
 from coc_runtime.errors import CocError
 
+from .. import keys
+from ..keys import Node
 from .cases import Case
 from .points import Measured
-from .tree import Node
 
 FILE = "study.sqlite"
 TABLES = """
@@ -32,6 +33,8 @@ CREATE TABLE IF NOT EXISTS failures (
  PRIMARY KEY (kind, grp, case_id));
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT);
 """
+KEYS = "2"
+"""In `meta`: what keys of stages are made of. Those of 1 held paths."""
 Name = tuple[str, str, str]
 """(kind, group, case_id): what names a case's rows."""
 
@@ -40,7 +43,7 @@ def name(case: Case, case_id: str) -> Name:
     return case.kind, case.group, case_id
 
 
-class Store:
+class Database:
     """The table of a study's folder; one process at a time writes it."""
 
     def __init__(self, folder: Path) -> None:
@@ -62,6 +65,17 @@ class Store:
         with self._errors():
             row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
+
+    def code(self, same: bool) -> str:
+        """The version of the code that keys hold: of this code, or where they count as the same of that which
+        the study's results are from; CocError where those have keys of another kind."""
+        then = self.meta("code") if same else None
+        if then is not None and self.meta("keys") != KEYS:
+            raise CocError(
+                f"{self.path.parent}: stages of coc-deploy {then} cannot be taken over, their keys differ: "
+                "leave --same-code out to compute them again"
+            )
+        return then or keys.code_version()
 
     def set_meta(self, values: Mapping[str, object]) -> None:
         with self._transaction() as connection:
@@ -149,5 +163,5 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise CocError(
-                f"{self.path}: {error}: if it is damaged remove it; finished stages are kept in stages/"
+                f"{self.path}: {error}: if it is damaged remove it; finished stages are kept"
             ) from error
