@@ -18,7 +18,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 demo: $(INSTALLED)
-	$(BIN)/python benchmarks/demo.py --out runs/demo
+	$(BIN)/python benchmarks/scripts/demo.py --out runs/demo
 
 # The C library and its example program, into build/cmake. Needs cmake.
 native:
@@ -27,50 +27,50 @@ native:
 
 # Mutants of .coc files for FUZZ_SECONDS, under sanitizers. Needs clang and libclang-rt-14-dev (Debian).
 fuzz: $(INSTALLED)
-	$(BIN)/python benchmarks/fuzz.py --seconds $(FUZZ_SECONDS)
+	$(BIN)/python benchmarks/scripts/fuzz.py --seconds $(FUZZ_SECONDS)
 
 # Hours: the CIFAR-10 chains, their exports and benchmarks, into examples/.
 examples: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
-	$(BIN)/python benchmarks/examples.py
-	$(BIN)/python benchmarks/packed_weights.py --json benchmarks/results/packed_weights.json
+	$(BIN)/python benchmarks/scripts/examples.py
+	$(BIN)/python benchmarks/scripts/packed_weights.py --json benchmarks/results/packed_weights.json
 
 # Kernels and whole models against ONNX Runtime: minutes, on a quiet x86-64 machine. Then the integers of whole
 # test splits on every CPU level: half an hour. Needs the images in data/cifar10 and the networks in data/weights.
 measurements: $(INSTALLED)
-	$(BIN)/python benchmarks/conv_kernels.py --json $(RESULTS)/conv_kernels.json
-	$(BIN)/python benchmarks/avx2_only.py benchmarks/conv_kernels.py --json $(RESULTS)/conv_kernels_avx2_only.json
-	$(BIN)/python benchmarks/native_models.py --json $(RESULTS)/native_models.json
-	$(BIN)/python benchmarks/avx2_only.py benchmarks/native_models.py --json $(RESULTS)/native_models_avx2_only.json
-	$(BIN)/python benchmarks/exactness.py --json $(RESULTS)/exactness.json
+	$(BIN)/python benchmarks/scripts/conv_kernels.py --json $(RESULTS)/conv_kernels.json
+	$(BIN)/python benchmarks/scripts/avx2_only.py benchmarks/scripts/conv_kernels.py --json $(RESULTS)/conv_kernels_avx2_only.json
+	$(BIN)/python benchmarks/scripts/native_models.py --json $(RESULTS)/native_models.json
+	$(BIN)/python benchmarks/scripts/avx2_only.py benchmarks/scripts/native_models.py --json $(RESULTS)/native_models_avx2_only.json
+	$(BIN)/python benchmarks/scripts/exactness.py --json $(RESULTS)/exactness.json
 
 # The programs of docs/embed.md on the network of make demo, and eight threads on one session: five minutes on a
 # quiet machine. Needs cmake.
 embedding: $(INSTALLED)
-	$(BIN)/python benchmarks/embedding.py --seconds 60 --json $(RESULTS)/embedding.json
+	$(BIN)/python benchmarks/scripts/embedding.py --seconds 60 --json $(RESULTS)/embedding.json
 
 # The examples and the digits demo on ONNX's evaluator, tract and OpenVINO. Needs `make demo` and data/cifar10.
 engines: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[engines]'
-	$(BIN)/python benchmarks/engines.py --json $(RESULTS)/engines.json
+	$(BIN)/python benchmarks/scripts/engines.py --json $(RESULTS)/engines.json
 
 # The order law on digits (half an hour) and on CIFAR-10 (two hours; needs what `make examples` trained): all their
 # conclusions.
 studies: $(INSTALLED)
-	$(BIN)/python benchmarks/order_law.py digits --workers 2
-	$(BIN)/python benchmarks/order_law.py cifar10-pairs --workers 2
-	$(BIN)/python benchmarks/order_law.py cifar10-sequences --workers 2
+	$(BIN)/python benchmarks/scripts/order_law.py digits --workers 2
+	$(BIN)/python benchmarks/scripts/order_law.py cifar10-pairs --workers 2
+	$(BIN)/python benchmarks/scripts/order_law.py cifar10-sequences --workers 2
 
 # Searches for better settings than those of recipes/digits.toml (minutes) and of the CIFAR-10 example (an hour;
 # needs what `make examples` trained). An interrupted one continues.
 auto: $(INSTALLED)
-	$(BIN)/python benchmarks/auto.py digits
-	$(BIN)/python benchmarks/auto.py cifar10
+	$(BIN)/python benchmarks/scripts/auto.py digits
+	$(BIN)/python benchmarks/scripts/auto.py cifar10
 
 # The figures of README.md and of pages in docs, and the picture, from the committed JSON; programs in docs from their files;
 # the C core's limits and the tables of docs/format.md from coc_runtime.
 figures: $(INSTALLED)
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python benchmarks/scripts/readme.py
 	$(BIN)/python runtime/generate.py
 
 .venv: $(INSTALLED)

@@ -1,6 +1,7 @@
 """coc-compress: run a recipe's chain and leave the compressed model in a folder."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from coc_runtime.text import one_line
 COLUMNS = "stage     model        bits  accuracy  BitOpsCR  uniform      CR     time  exits"
 NUMBER_COLUMNS = COLUMNS.replace("  accuracy", "       MAE       R2")
 """Of a regression."""
+SEARCH = "coc_study.auto.command"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -137,6 +139,18 @@ def _refuse_without_auto(options: argparse.Namespace) -> None:
             raise CocError(f"--{name.replace('_', '-')} is for --auto")
 
 
+def _search() -> Any:
+    """The command of --auto, which belongs to a package above this one: a plain run imports nothing of it."""
+    try:
+        return importlib.import_module(SEARCH)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != SEARCH.partition(".")[0]:
+            raise
+        raise CocError(
+            "--auto needs coc_study, which is not installed: pip install 'coc-deploy[auto]'"
+        ) from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 on success, 2 with one line on stderr when the input is wrong, 130 when interrupted."""
     stopped = "the same command continues from the last finished epoch"
@@ -154,7 +168,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     _refuse_without_auto(options)
     import torch
 
-    from . import chain
+    from . import chain, recipe
 
     if options.list:
         list_all()
@@ -164,12 +178,8 @@ def _main(arguments: Sequence[str] | None) -> int:
             raise CocError(f"--threads {options.threads}: must be at least 1")
         torch.set_num_threads(options.threads)
     if options.auto:
-        from .study.auto import command as auto
-
-        return auto.run(options)
-    from .study.auto import space
-
-    chosen = space.plain(options.recipe, options.set)
+        return int(_search().run(options))
+    chosen = recipe.load(options.recipe, options.set)
     if options.check:
         show_plan(chain.plan(chosen, chain.Data.load(chosen.data)))
         return 0

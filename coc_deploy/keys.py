@@ -22,7 +22,6 @@ from .models import user
 from .recipe import Recipe
 
 WITHOUT_EFFECT = (
-    "study",
     "__main__.py",
     "cli.py",
     "report.py",

@@ -23,6 +23,8 @@ MOST_BYTES = 1 << 22
 """Of a recipe's file."""
 TASKS = tuple(task.value for task in Task)
 PRECISIONS = ("auto", "float32", "bfloat16")
+SEARCH = "auto"
+"""Table of a recipe that a run does not read: what `--auto` tries."""
 REPEAT = re.compile(r"[dpq](?:[2-9]|1[0-5])")
 """Sections of a letter's second, third ... stage."""
 
@@ -117,11 +119,21 @@ M = TypeVar("M", bound=Model)
 
 
 def load(path: Path, changes: list[str]) -> Recipe:
-    """Read a recipe and apply `--set section.key=value` changes; paths in it are relative to its folder."""
+    """Read a recipe and apply `--set section.key=value` changes; paths in it are relative to its folder.
+
+    Its table SEARCH, which says what a search tries, is left out.
+    """
+    data = changed(path, changes)
+    data.pop(SEARCH, None)
+    return resolved(parse(data), path.parent)
+
+
+def changed(path: Path, changes: list[str]) -> dict[str, Any]:
+    """A recipe's plain values with `--set` changes."""
     data = read(path)
     for change in changes:
         apply_change(data, change)
-    return resolved(parse(data), path.parent)
+    return data
 
 
 def read(path: Path) -> dict[str, Any]:

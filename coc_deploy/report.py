@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from coc_bench import plots
+from coc_report import plots
 from coc_runtime import files, quality
 from coc_runtime.text import one_line
 

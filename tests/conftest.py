@@ -1,13 +1,11 @@
-"""Puts tests/ on sys.path, so that every test folder can say `from graphs import random_graph`."""
+"""What all tests share. `pythonpath` in setup.cfg lets them say `from graphs import random_graph`."""
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 # Networks here are tiny: more threads would only wait for each other, for seconds on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from coc_deploy.study.table import Sample
+from coc_study.table import Sample
 
 COLUMNS = (
     "kind TEXT, grp TEXT, chain TEXT, case_id TEXT, setting TEXT, seed INTEGER, thresholds TEXT, "
@@ -302,7 +302,7 @@ def write_plausible(folder: Path, rows: Sequence[Row] | None = None) -> Path:
 
 
 def main() -> None:
-    from coc_deploy.study import conclude
+    from coc_study import conclude
 
     folder = Path(sys.argv[1])
     (folder / "study.sqlite").unlink(missing_ok=True)

@@ -23,12 +23,12 @@ TESTS = {
 
 def run(folder: Path, *options: str, ci: bool) -> subprocess.CompletedProcess[str]:
     (folder / "conftest.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(HERE)!r})\nimport skips\n"
-        "def pytest_configure(config):\n    skips.install(config)\n"
+        "import skips\ndef pytest_configure(config):\n    skips.install(config)\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "CI"} | (
         {"CI": "true"} if ci else {}
     )
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), environment.get("PYTHONPATH")]))
     command = [
         sys.executable,
         "-m",

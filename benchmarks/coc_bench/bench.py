@@ -18,10 +18,11 @@ from .data import SEED, Images, calibration_split, test_split
 from .exits import study
 from .intervals import CONFIDENCE, RESAMPLES
 from .measure import PROBE_IMAGES, footprint, predict, throughput
+from .opening import open_runner
 from .peers import Peers, Wanted, Workshop
 from .report import SCHEMA, Measurement, describe, profile_layers, ratios
 from .rounds import DRIFT_LIMIT, WARM_UP_ROUNDS, Drift, latencies, pinned
-from .subjects import ArtifactRunner, Kind, Runner, Subject, display_names, open_runner
+from .subjects import ArtifactRunner, Kind, Runner, Subject, display_names
 
 PROFILED_IMAGES = 8
 PROFILED_ROUNDS = 20

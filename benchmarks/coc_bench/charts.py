@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import plots
+from coc_report import plots
+
 from .facts import Facts, digits
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .markup import ABSENT, Html, Pair, join, number, text
+from coc_report.markup import ABSENT, Html, Pair, join, number, text
 
 LIBRARIES = {
     "litert": "LiteRT",

@@ -15,7 +15,8 @@ from .engines import CANNOT, ENGINES
 from .engines.base import Job
 from .engines.ort_int8 import quantize_int8
 from .measure import try_out
-from .subjects import Kind, Precision, Subject, open_runner
+from .opening import open_runner
+from .subjects import Kind, Precision, Subject
 
 ALL = "all"
 CALIBRATION_IMAGES = 128

@@ -16,7 +16,8 @@ from coc_runtime.errors import CocError
 from .engines import ENGINES
 from .engines.ort import import_onnxruntime
 from .measure import Footprint
-from .subjects import Subject, open_runner
+from .opening import open_runner
+from .subjects import Subject
 
 STATUS = Path("/proc/self/status")
 

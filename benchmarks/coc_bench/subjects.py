@@ -134,15 +134,6 @@ class ArtifactRunner:
         return result.label if self.task is Task.CLASSIFICATION else result.logits, result.exit
 
 
-def open_runner(subject: Subject) -> Runner:
-    """Load a subject; raises CocError where that fails."""
-    if subject.kind is Kind.ARTIFACT:
-        return ArtifactRunner(subject)
-    from .engines import ENGINES
-
-    return ENGINES[subject.backend].open(subject)
-
-
 def answers_of(logits: np.ndarray, task: Task) -> np.ndarray:
     """`Runner.run`'s answers for logits [N, classes]."""
     return logits.argmax(axis=1) if task is Task.CLASSIFICATION else logits

@@ -15,7 +15,7 @@ from coc_deploy import cli, keys, train
 from coc_deploy.models import user
 from coc_deploy.recipe import load
 from coc_deploy.store import Store
-from coc_deploy.study.cli import main as study_main
+from coc_study.cli import main as study_main
 from tiny import stage_key, write_recipe
 
 RECIPE = """\

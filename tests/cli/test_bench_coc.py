@@ -9,6 +9,7 @@ import pytest
 from bench_files import artifact, float_model, image_folder
 from coc_bench import subjects
 from coc_bench.cli import main
+from coc_bench.opening import open_runner
 from coc_bench.subjects import Kind, Subject
 from coc_bench.tables import table
 from coc_runtime.backends import native
@@ -93,6 +94,6 @@ def test_what_a_native_subject_loads_is_not_more_than_it_runs(
     monkeypatch.setattr(
         subjects.Session, "graph", property(lambda self: (reads.append("graph"), parse(self))[1])
     )
-    runner = subjects.open_runner(Subject("m", folder / "model.coc", Kind.ARTIFACT, "native", 1))
+    runner = open_runner(Subject("m", folder / "model.coc", Kind.ARTIFACT, "native", 1))
     assert not reads
     assert runner.graph is not None and reads

@@ -17,7 +17,8 @@ from coc_bench import engines
 from coc_bench.cli import main
 from coc_bench.convert import convert, module_environment
 from coc_bench.engines.base import Converted, Job
-from coc_bench.subjects import Kind, Precision, Subject, open_runner
+from coc_bench.opening import open_runner
+from coc_bench.subjects import Kind, Precision, Subject
 from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 

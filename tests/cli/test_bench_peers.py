@@ -10,7 +10,8 @@ from onnx import numpy_helper
 from bench_files import float_model, image_folder
 from coc_bench.data import Images
 from coc_bench.engines import ort_int8
-from coc_bench.subjects import Kind, Subject, open_runner
+from coc_bench.opening import open_runner
+from coc_bench.subjects import Kind, Subject
 from coc_runtime import datasets
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coc_bench import look, plots
+from coc_report import look, plots
 from pages import Page
 
 matplotlib = pytest.importorskip("matplotlib", reason="what is tested draws with it")

@@ -1,4 +1,4 @@
-"""benchmarks/embedding.py on the tiny network, for moments."""
+"""benchmarks/scripts/embedding.py on the tiny network, for moments."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ PROGRAMS = ("python", "c", "onnxruntime", "batch", "service", "shared")
 def test_every_program_is_measured_and_nothing_differs(tiny_run: TinyRun, tmp_path: Path) -> None:
     out = tmp_path / "embedding.json"
     words = ("--model", tiny_run.model, "--seconds", 0.1, "--each", 0.1, "--json", out)
-    done = run("benchmarks/embedding.py", *words)
+    done = run("benchmarks/scripts/embedding.py", *words)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
     assert result.keys() >= {"environment", *PROGRAMS}
@@ -38,5 +38,5 @@ def test_every_program_is_measured_and_nothing_differs(tiny_run: TinyRun, tmp_pa
 
 
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
-    done = run("benchmarks/embedding.py", "--model", tmp_path / "model.pt")
+    done = run("benchmarks/scripts/embedding.py", "--model", tmp_path / "model.pt")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

@@ -91,6 +91,6 @@ def test_the_digits_demo_compresses_a_hundredfold_at_a_small_loss() -> None:
 
 
 def test_the_figures_of_the_readme_are_those_of_the_json() -> None:
-    check = [sys.executable, "benchmarks/readme.py", "--check"]
+    check = [sys.executable, "benchmarks/scripts/readme.py", "--check"]
     done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr or "README.md is out of date: make figures"

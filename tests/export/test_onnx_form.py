@@ -1,7 +1,6 @@
 """What the exported ONNX consists of: packed bytes, fused operators, safe weight types, small size."""
 
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,6 @@ from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
 from coc_runtime.ops import Conv, GlobalAveragePool, Linear, Weight
 from graphs import random_graph, random_inception
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from resnets import resnet  # noqa: E402
 
 ALLOWED_LEFT = {"QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool", "QGemm", "Transpose", "Flatten"}

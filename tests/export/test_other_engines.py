@@ -1,6 +1,5 @@
 """Engines that are not ours run the exported files: with equal integers, or differences that are known."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,9 @@ from coc_export.lowering import lower
 from coc_runtime import Session
 from coc_runtime.graph import Graph
 from conftest import TinyRun
+from engines import ENGINES, FORMS, Count, Engine  # noqa: E402
 from graphs import as_regression, depthwise_graph, random_graph, random_images, random_inception
 from tiny import digits
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from engines import ENGINES, FORMS, Count, Engine  # noqa: E402
 
 EVALUATOR, TRACT, OPENVINO, UNTOUCHED = ENGINES
 EXACT = (EVALUATOR, TRACT, UNTOUCHED)

@@ -1,14 +1,11 @@
-"""benchmarks/exactness.py on its smaller half: a small network on digits, six widths, every level."""
+"""benchmarks/scripts/exactness.py on its smaller half: a small network on digits, six widths, every level."""
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import exactness
 from coc_deploy.network import ExitSpec

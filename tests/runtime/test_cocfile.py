@@ -1,6 +1,5 @@
 """Files in the .coc format: one encoding for one graph, small, and refused when anything is wrong."""
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -181,12 +180,9 @@ def test_resnet20_with_one_bit_and_two_exits_fits_44_kb() -> None:
 
 
 def _resnet20() -> Graph:
-    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     pytest.importorskip("onnxruntime")
-    try:
-        from resnets import resnet
-    finally:
-        sys.path.pop(0)
+    from resnets import resnet
+
     return resnet(20)
 
 

@@ -1,9 +1,8 @@
 """Eight threads on one session get what one thread gets, on every back end.
 
-benchmarks/embedding.py does the same for a minute on a trained network.
+benchmarks/scripts/embedding.py does the same for a minute on a trained network.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +13,6 @@ from coc_runtime import Result, Session, cocwrite
 from coc_runtime.backends import native
 from coc_runtime.graph import Graph
 from graphs import as_regression, random_graph, random_images
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 from shared_session import cut, share  # noqa: E402
 
 THREADS = 8

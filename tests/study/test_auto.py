@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from coc_deploy import checkpoint, cli, train
+from coc_deploy.chain import Data
 from coc_deploy.network import exit_logits
 from coc_deploy.store import Store
-from coc_deploy.study import run, work
-from coc_deploy.study.auto import goal, search, space
-from coc_deploy.study.auto.goal import Choice, Goal, Kind, Point
+from coc_study import run
+from coc_study.auto import goal, search, space
+from coc_study.auto.goal import Choice, Goal, Kind, Point
 from tiny import digits
 
 pytest.importorskip("optuna", reason="the search's optimiser, of the extra [auto]")
@@ -223,9 +224,9 @@ def test_an_interrupted_search_ends_like_an_undisturbed_one(
 
 
 def test_test_images_choose_nothing(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = work.load_data("digits")
+    data = Data.load("digits")
     wrong = dataclasses.replace(data.test, labels=(data.test.labels + 1) % 10)
-    monkeypatch.setattr(work, "load_data", lambda spec: dataclasses.replace(data, test=wrong))
+    monkeypatch.setattr(Data, "load", lambda spec: dataclasses.replace(data, test=wrong))
     assert auto(tmp_path, "--max-drop", DROP) == 0
     other, found = log(tmp_path), log(done)
     assert [t["chosen"] for t in other["trials"]] == [t["chosen"] for t in found["trials"]]

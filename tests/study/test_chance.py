@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coc_deploy.study import frontier, table
-from coc_deploy.study.bootstrap import draw, percentile, reflected
-from coc_deploy.study.compare import Comparison, compare
-from coc_deploy.study.table import Sample
+from coc_study import frontier, table
+from coc_study.bootstrap import draw, percentile, reflected
+from coc_study.compare import Comparison, compare
+from coc_study.table import Sample
 from synthetic_study import World, exactly, grid, row, sample, write
 
 IMAGES = 400

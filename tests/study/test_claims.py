@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coc_deploy.study import table, table5
-from coc_deploy.study.claims import claims
-from coc_deploy.study.published import published
-from coc_deploy.study.results import Results, results
-from coc_deploy.study.table import Table
-from coc_deploy.study.verdict import Claim, Status
+from coc_study import table, table5
+from coc_study.claims import claims
+from coc_study.published import published
+from coc_study.results import Results, results
+from coc_study.table import Table
+from coc_study.verdict import Claim, Status
 from synthetic_study import Row, World, exactly, grid, row, write
 
 PAPER = dict.fromkeys(("PD", "QD", "ED", "QP", "EP", "EQ"), 3.0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import studies
-from coc_deploy.study import cli
+from coc_study import cli
 
 pytest.importorskip("distributed", reason="dask is an optional extra: coc-deploy[cluster]")
 
@@ -45,7 +45,7 @@ def kill_a_worker(out: Path, process: subprocess.Popen[str]) -> str:
 def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
     studies.write(tmp_path, TEXT)
     assert cli.main(arguments(tmp_path, "alone")) == 0
-    command = [sys.executable, "-m", "coc_deploy.study.cli", *arguments(tmp_path, "cluster")]
+    command = [sys.executable, "-m", "coc_study.cli", *arguments(tmp_path, "cluster")]
     with subprocess.Popen(
         [*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -64,7 +64,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
 def test_a_scheduler_that_is_not_there_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("coc_deploy.study.executor.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("coc_study.executor.CONNECT_SECONDS", 1)
     studies.write(tmp_path, TEXT)
     assert cli.main([*arguments(tmp_path, "out"), "--scheduler", "tcp://127.0.0.1:9"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

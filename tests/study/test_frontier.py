@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from coc_deploy.study import frontier, table
-from coc_deploy.study.bootstrap import draw
-from coc_deploy.study.frontier import Reference
-from coc_deploy.study.results import results
-from coc_deploy.study.table import Sample
+from coc_study import frontier, table
+from coc_study.bootstrap import draw
+from coc_study.frontier import Reference
+from coc_study.results import results
+from coc_study.table import Sample
 from synthetic_study import exactly, row, sample, write
 
 HAND = {  # chain: (right of 1000, BitOpsCR); the original has 93.0 %

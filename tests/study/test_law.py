@@ -2,7 +2,7 @@
 
 import itertools
 
-from coc_deploy.study.law import law
+from coc_study.law import law
 
 PUBLISHED = ("DP", "DQ", "DE", "PQ", "PE", "QE")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import studies
-from coc_deploy.study import KINDS, cli, plan, settings
+from coc_study import KINDS, cli, plan, settings
 
 
 def plan_of(folder: Path, text: str = studies.TEXT, **pace: float) -> plan.Plan:

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the report has plots")
 
-from coc_deploy.study import conclude
+from coc_study import conclude
 from synthetic_study import exactly, plausible, row, write, write_plausible
 
 VOID = {"meta", "img", "br", "hr", "link"}

@@ -14,9 +14,9 @@ import studies
 from coc_deploy import checkpoint, keys, train
 from coc_deploy.network import exit_logits
 from coc_deploy.store import Store
-from coc_deploy.study import cli, run, settings, work
 from coc_runtime.arithmetic import exits_taken
 from coc_runtime.errors import CocError
+from coc_study import cli, run, settings, work
 from tiny import digits
 
 TREE = {"original": 1, "prune": 6, "quantize": 5, "exit": 4}

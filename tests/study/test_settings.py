@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from coc_deploy.study import KINDS, cli, settings
-from coc_deploy.study.bootstrap import FEWEST
-from coc_deploy.study.cases import cases, choose, sections
-from coc_deploy.study.settings import Study
 from coc_runtime.errors import CocError
+from coc_study import KINDS, cli, settings
+from coc_study.bootstrap import FEWEST
+from coc_study.cases import cases, choose, sections
+from coc_study.settings import Study
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GRID = """\

@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import studies
-from coc_deploy.study import KINDS, cli
+from coc_study import KINDS, cli
 
 RECIPE = Path(__file__).parents[2] / "recipes/study-digits-small.toml"
 
@@ -17,5 +17,5 @@ def test_the_small_study_of_the_repository_runs_to_its_end(tmp_path: Path) -> No
     accuracies = [row["accuracy"] for row in rows if row["kind"] == "pairs" and row["chain"] == "PQ"]
     assert max(accuracies) > 40, "chance is 10 %"
     assert studies.rows(tmp_path, "failures") == []
-    if importlib.util.find_spec("coc_deploy.study.conclude") is not None:
+    if importlib.util.find_spec("coc_study.conclude") is not None:
         assert (tmp_path / "report.html").exists()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from coc_deploy.study import conclude, table
 from coc_runtime.errors import CocError
+from coc_study import conclude, table
 from synthetic_study import exactly, row, write
 
 

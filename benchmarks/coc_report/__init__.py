@@ -1,0 +1,1 @@
+"""Pages and plots, which coc-compress, coc-bench and coc-study share."""
