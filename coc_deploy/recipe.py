@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from coc_runtime import files
 from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 
@@ -151,12 +152,11 @@ M = TypeVar("M", bound=Model)
 
 
 def _file_hash(path: Path, key: str) -> str:
+    wanted = {"weights": "a state dict", "model": "file.py:factory"}.get(key, "a model.pt of coc-compress")
+    files.require_regular(path, f"set '{key}' to {wanted}")
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        wanted = {"weights": "a state dict", "model": "file.py:factory"}.get(
-            key, "a model.pt of coc-compress"
-        )
         raise CocError(f"{path}: cannot be read ({error.strerror}); set '{key}' to {wanted}") from error
 
 
@@ -170,6 +170,7 @@ def load(path: Path, changes: list[str]) -> Recipe:
 
 def read(path: Path) -> dict[str, Any]:
     """A TOML file's values; CocError where it cannot be read."""
+    files.require_regular(path, "give a TOML file")
     try:
         return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
@@ -216,8 +217,8 @@ def _resolve(section: M, folder: Path) -> M:
     named = {key: getattr(section, key, "") for key in ("weights", "checkpoint")}
     if models.is_user(section.model):
         named["model"] = section.model
-    files: dict[str, Any] = {key: str(folder / name) for key, name in named.items() if name}
-    return dataclasses.replace(section, **files)
+    paths: dict[str, Any] = {key: str(folder / name) for key, name in named.items() if name}
+    return dataclasses.replace(section, **paths)
 
 
 def _resolve_data(spec: str, folder: Path) -> str:
