@@ -270,6 +270,7 @@ def _trained(network: Network, context: Context) -> Network:
 
 def _context(recipe: Recipe, data: Data, folder: Path, name: str, key: str, index: int) -> Context:
     files.make_folder(folder)
+    files.remove_unfinished(folder)
     kind = recipe.data.partition(":")[0]
     usual = AUGMENT.get(kind, AUGMENT["cifar10"])
     augment = train.Augment(

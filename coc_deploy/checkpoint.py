@@ -70,6 +70,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 def load(path: Path) -> Checkpoint:
     """Rebuild a network from its file; raises CocError when the file is not a model of coc-deploy."""
+    files.require_regular(path, "give a model.pt that coc-compress wrote")
     try:
         data = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:

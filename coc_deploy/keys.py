@@ -14,6 +14,7 @@ from typing import Any
 
 import coc_deploy
 import coc_runtime
+from coc_runtime import files
 from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 
@@ -137,6 +138,7 @@ def _hashed(section: Any) -> dict[str, Any]:
 
 def _of_file(path: str, key: str, read: Any) -> str:
     """What `read` finds in the file that a section names under this key; CocError where it is not there."""
+    files.require_regular(Path(path), f"set '{key}' to {WANTED[key]}")
     try:
         state = Path(path).stat()
         return str(read(path, state.st_mtime_ns, state.st_size))
@@ -170,9 +172,9 @@ def _digest_of_source(path: str, changed: int, size: int) -> str:
 def code_version() -> str:
     """The package's version and a hash of the sources that results depend on."""
     deploy, runtime = (Path(package.__file__ or "").parent for package in (coc_deploy, coc_runtime))
-    files = [path for path in sorted(deploy.rglob("*.py")) if not _without_effect(path.relative_to(deploy))]
+    sources = [path for path in sorted(deploy.rglob("*.py")) if not _without_effect(path.relative_to(deploy))]
     digest = hashlib.sha256()
-    for path in files + [runtime / name for name in USED_OF_RUNTIME]:
+    for path in sources + [runtime / name for name in USED_OF_RUNTIME]:
         digest.update(path.name.encode() + path.read_bytes())
     return f"{coc_runtime.__version__}-{digest.hexdigest()[:12]}"
 

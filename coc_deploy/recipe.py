@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from coc_runtime import files
 from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 
@@ -138,6 +139,7 @@ def changed(path: Path, changes: list[str]) -> dict[str, Any]:
 
 def read(path: Path) -> dict[str, Any]:
     """A TOML file's values; CocError where it cannot be read."""
+    files.require_regular(path, "give a TOML file")
     try:
         return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
@@ -184,8 +186,8 @@ def _resolve(section: M, folder: Path) -> M:
     named = {key: getattr(section, key, "") for key in ("weights", "checkpoint")}
     if models.is_user(section.model):
         named["model"] = section.model
-    files: dict[str, Any] = {key: str(folder / name) for key, name in named.items() if name}
-    return dataclasses.replace(section, **files)
+    paths: dict[str, Any] = {key: str(folder / name) for key, name in named.items() if name}
+    return dataclasses.replace(section, **paths)
 
 
 def _resolve_data(spec: str, folder: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from coc_runtime import files
 from coc_runtime.arithmetic import Task
 from coc_runtime.environment import environment
 from coc_runtime.errors import CocError
@@ -50,7 +51,8 @@ class Plan:
 def run(plan: Plan) -> dict[str, Any]:
     """Measure; the report as JSON. Raises CocError for a user's mistake."""
     for path in (*plan.artifacts, *peers.sources(plan.peers)):
-        if not path.is_file():
+        files.require_regular(path, "give a model")
+        if not path.exists():
             raise CocError(f"{path}: no such file")
     with pinned(plan.cpus), tempfile.TemporaryDirectory(prefix="coc-bench-") as folder:
         names = display_names([*plan.artifacts, *peers.sources(plan.peers)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coc_runtime import cost, quality
+from coc_runtime import cost, files, quality
 from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
@@ -144,6 +144,7 @@ def profile_layers(session: Any, images: np.ndarray, rounds: int) -> list[dict[s
 
 def read(path: Path) -> dict[str, Any]:
     """A report of this schema from a file of this one or of schema 1; CocError for anything else."""
+    files.require_regular(path, "give a file that coc-bench --json wrote")
     try:
         report = json.loads(path.read_text())
     except OSError as error:

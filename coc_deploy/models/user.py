@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from coc_runtime import files
 from coc_runtime.errors import CocError
 from coc_runtime.text import one_line
 
@@ -94,6 +95,7 @@ def _sources(folder: Path, name: str) -> Iterator[tuple[str, Path]]:
 
 
 def _load(path: Path) -> Any:
+    files.require_regular(path, "'model' names a Python file")
     if not path.is_file():
         raise CocError(f"{path}: no such file; 'model' names it relative to the recipe")
     spec = importlib.util.spec_from_file_location(f"coc_user_{path.stem}", path)

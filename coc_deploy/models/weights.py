@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from coc_runtime import files
 from coc_runtime.errors import CocError
 
 from ..tracing import first_convolutions
@@ -18,6 +19,7 @@ def load_weights(model: nn.Module, path: Path, mean: Sequence[float], std: Seque
     scaled and the constant goes into their batch-norm's mean or their bias. Borders differ a little:
     padding is now mid-grey. Raises CocError when the file does not fit the model.
     """
+    files.require_regular(path, "give a file that torch.save wrote")
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:

@@ -91,17 +91,20 @@ def _check_agreement(done: Finished, allowed: bool) -> None:
 def _write(finished: list[Finished], source: Source, options: Export, opset: int) -> None:
     about = card.path_of(options.outs[0])
     card.check(about)
-    for done in finished:
-        files.write_bytes(done.out, done.file.data)
-        files.write_json(report_path(done.out), done.report)
+    made = [(done.out, done.file.data) for done in finished]
     if options.split is not None:
         from .onnx.writer import write_segments
 
         files.make_folder(options.split)
         for index, model in enumerate(write_segments(source.graph, opset)):
             content = model.SerializeToString(deterministic=True)
-            files.write_bytes(options.split / f"segment{index}.onnx", content)
-    files.write_text(about, card.text(source.graph, [done.report for done in finished]))
+            made.append((options.split / f"segment{index}.onnx", content))
+    with files.taking_turns(path.parent for path, _ in made):
+        for path, content in made:
+            files.write_bytes(path, content)
+        for done in finished:
+            files.write_json(report_path(done.out), done.report)
+        files.write_text(about, card.text(source.graph, [done.report for done in finished]))
     for done in finished:
         print(one_line(f"wrote {done.out} and {report_path(done.out).name}"))
     print(one_line(f"wrote {about}"))

@@ -14,7 +14,8 @@
  *
  * A model is immutable once opened: any number of threads may read it and create sessions on it. A
  * session belongs to one thread at a time. A model outlives its sessions. Nothing is global, nothing
- * prints, nothing exits. coc_run does not allocate.
+ * prints, nothing exits. coc_run does not allocate. After a fork models and sessions work in the child,
+ * too: a session's threads are started again by its first run there.
  *
  * Images are raw bytes 0..255, exactly as decoded; the normalisation is inside the model. Logits are
  * exact: every back end and every CPU computes the same numbers. docs/format.md describes the file.
@@ -46,7 +47,7 @@ extern "C" {
 typedef enum {
     COC_OK = 0,
     COC_ERROR_ARGUMENT,    /* a pointer is NULL, a count or an option is out of range */
-    COC_ERROR_OPEN,        /* the file cannot be opened or read */
+    COC_ERROR_OPEN,        /* the file cannot be opened or read, or is no regular file */
     COC_ERROR_MAGIC,       /* not a .coc file */
     COC_ERROR_VERSION,     /* a newer format than this library reads */
     COC_ERROR_TRUNCATED,   /* shorter than its header says, or than its contents need */

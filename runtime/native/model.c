@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #if defined(_WIN32)
 #include <malloc.h>
+#else
+#include <sys/stat.h>
 #endif
 
 const char *coc_strerror(coc_status status) {
@@ -106,6 +108,19 @@ static coc_status read_file(FILE *file, const coc_allocator *allocator, coc_mode
     return status;
 }
 
+#if !defined(_WIN32)
+/* Opening a FIFO waits until somebody writes to it, and a device may never end. */
+static int is_regular(const char *path) {
+    struct stat found;
+    return stat(path, &found) == 0 && S_ISREG(found.st_mode);
+}
+#else
+static int is_regular(const char *path) {
+    (void)path;
+    return 1;
+}
+#endif
+
 coc_status coc_model_open(const char *path, const coc_allocator *allocator, coc_model **model) {
     if (model == NULL)
         return COC_ERROR_ARGUMENT;
@@ -114,7 +129,7 @@ coc_status coc_model_open(const char *path, const coc_allocator *allocator, coc_
         allocator = &library;
     if (path == NULL || !usable(allocator))
         return COC_ERROR_ARGUMENT;
-    FILE *file = fopen(path, "rb");
+    FILE *file = is_regular(path) ? fopen(path, "rb") : NULL;
     if (file == NULL)
         return COC_ERROR_OPEN;
     const coc_status status = read_file(file, allocator, model);

@@ -19,6 +19,11 @@ void coc_pool_stop(coc_pool *pool) {
     (void)pool;
 }
 
+coc_status coc_pool_ready(coc_pool *pool) {
+    (void)pool;
+    return COC_OK;
+}
+
 void coc_pool_run(coc_pool *pool, coc_job job, void *context) {
     (void)pool, (void)job, (void)context;
 }
@@ -27,6 +32,7 @@ void coc_pool_run(coc_pool *pool, coc_job job, void *context) {
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 #define SPINS 2000
 
@@ -43,7 +49,8 @@ struct coc_pool {
     atomic_uint pending;    /* parts of the job that other threads have not finished */
     coc_job job;            /* NULL: stop */
     void *context;
-    uint32_t started;
+    uint32_t threads, started;
+    pid_t process; /* whose threads these are; 0: nobody's */
     worker workers[];
 };
 
@@ -98,8 +105,8 @@ size_t coc_pool_bytes(uint32_t threads) {
     return threads > 1 ? sizeof(coc_pool) + (threads - 1) * sizeof(worker) : 0;
 }
 
-static coc_status start_workers(coc_pool *pool, uint32_t threads) {
-    while (pool->started + 1 < threads) {
+static coc_status start_workers(coc_pool *pool) {
+    while (pool->started + 1 < pool->threads) {
         worker *next = &pool->workers[pool->started];
         next->pool = pool;
         next->part = pool->started + 1;
@@ -110,42 +117,59 @@ static coc_status start_workers(coc_pool *pool, uint32_t threads) {
     return COC_OK;
 }
 
-coc_status coc_pool_start(void *memory, uint32_t threads, coc_pool **pool) {
-    *pool = NULL;
-    if (threads <= 1)
-        return COC_OK;
-    coc_pool *made = memory;
-    made->started = 0;
-    atomic_init(&made->generation, 0);
-    atomic_init(&made->pending, 0);
-    if (pthread_mutex_init(&made->mutex, NULL) != 0)
-        return COC_ERROR_MEMORY;
-    if (pthread_cond_init(&made->begin, NULL) != 0) {
-        pthread_mutex_destroy(&made->mutex);
-        return COC_ERROR_MEMORY;
-    }
-    if (pthread_cond_init(&made->end, NULL) != 0) {
-        pthread_cond_destroy(&made->begin);
-        pthread_mutex_destroy(&made->mutex);
-        return COC_ERROR_MEMORY;
-    }
-    if (start_workers(made, threads) != COC_OK) {
-        coc_pool_stop(made);
-        return COC_ERROR_MEMORY;
-    }
-    *pool = made;
-    return COC_OK;
-}
-
-void coc_pool_stop(coc_pool *pool) {
-    if (pool == NULL)
-        return;
+static void finish(coc_pool *pool) {
     announce(pool, NULL, NULL);
     for (uint32_t i = 0; i < pool->started; i++)
         pthread_join(pool->workers[i].thread, NULL);
     pthread_cond_destroy(&pool->end);
     pthread_cond_destroy(&pool->begin);
     pthread_mutex_destroy(&pool->mutex);
+}
+
+static coc_status initialise(coc_pool *pool) {
+    pool->process = 0;
+    pool->started = 0;
+    atomic_init(&pool->generation, 0);
+    atomic_init(&pool->pending, 0);
+    if (pthread_mutex_init(&pool->mutex, NULL) != 0)
+        return COC_ERROR_MEMORY;
+    if (pthread_cond_init(&pool->begin, NULL) != 0) {
+        pthread_mutex_destroy(&pool->mutex);
+        return COC_ERROR_MEMORY;
+    }
+    if (pthread_cond_init(&pool->end, NULL) != 0) {
+        pthread_cond_destroy(&pool->begin);
+        pthread_mutex_destroy(&pool->mutex);
+        return COC_ERROR_MEMORY;
+    }
+    if (start_workers(pool) != COC_OK) {
+        finish(pool);
+        return COC_ERROR_MEMORY;
+    }
+    pool->process = getpid();
+    return COC_OK;
+}
+
+coc_status coc_pool_start(void *memory, uint32_t threads, coc_pool **pool) {
+    *pool = NULL;
+    if (threads <= 1)
+        return COC_OK;
+    coc_pool *made = memory;
+    made->threads = threads;
+    const coc_status status = initialise(made);
+    if (status == COC_OK)
+        *pool = made;
+    return status;
+}
+
+/* Threads stay behind when a process forks, whatever they held: the child begins anew. */
+coc_status coc_pool_ready(coc_pool *pool) {
+    return pool == NULL || pool->process == getpid() ? COC_OK : initialise(pool);
+}
+
+void coc_pool_stop(coc_pool *pool) {
+    if (pool != NULL && pool->process == getpid())
+        finish(pool);
 }
 
 void coc_pool_run(coc_pool *pool, coc_job job, void *context) {

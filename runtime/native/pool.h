@@ -21,6 +21,9 @@ size_t coc_pool_bytes(uint32_t threads);
 coc_status coc_pool_start(void *memory, uint32_t threads, coc_pool **pool);
 void coc_pool_stop(coc_pool *pool);
 
+/* To be called before the jobs of a run: in a process that was forked off it starts the threads again. */
+coc_status coc_pool_ready(coc_pool *pool);
+
 /* Run all parts of a job, part 0 on this thread, and wait for them. */
 void coc_pool_run(coc_pool *pool, coc_job job, void *context);
 

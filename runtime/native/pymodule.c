@@ -11,12 +11,6 @@
 
 #include <string.h>
 
-#if defined(_WIN32)
-#define getpid() 0L
-#else
-#include <unistd.h>
-#endif
-
 typedef struct {
     PyObject *error; /* coc_runtime.errors.CocError */
 } module_state;
@@ -28,7 +22,6 @@ typedef struct {
     float thresholds[COC_MAX_EXITS];
     uint32_t threads;
     char cpu[16]; /* the level that all sessions run */
-    long process; /* that made the sessions: their threads do not survive a fork */
     coc_session **idle;
     size_t idle_count, made;
 } runner;
@@ -39,15 +32,6 @@ static PyObject *fail(runner *self, coc_status status) {
     if (state != NULL)
         PyErr_SetString(state->error, coc_strerror(status));
     return NULL;
-}
-
-/* After a fork, forget the sessions whose threads stayed behind. */
-static void notice_fork(runner *self) {
-    if (self->process != (long)getpid()) {
-        self->process = (long)getpid();
-        if (self->threads > 1)
-            self->idle_count = self->made = 0;
-    }
 }
 
 static coc_session_options options_of(const runner *self) {
@@ -67,7 +51,6 @@ static coc_status add_session(runner *self, coc_session **session) {
 }
 
 static coc_status take_session(runner *self, coc_session **session) {
-    notice_fork(self);
     if (self->idle_count == 0)
         return add_session(self, session);
     *session = self->idle[--self->idle_count];
@@ -90,7 +73,6 @@ static PyObject *runner_new(PyTypeObject *type, PyObject *arguments, PyObject *n
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     runner *self = (runner *)allocate(type, 0);
     if (self != NULL) {
-        self->process = (long)getpid();
         self->threads = 1;
         const coc_status status = coc_model_from_memory(data.buf, (size_t)data.len, NULL, &self->model);
         if (status == COC_OK) {
@@ -106,7 +88,6 @@ static PyObject *runner_new(PyTypeObject *type, PyObject *arguments, PyObject *n
 
 static void runner_dealloc(runner *self) {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
-    notice_fork(self);
     while (self->idle_count > 0)
         coc_session_free(self->idle[--self->idle_count]);
     PyMem_Free(self->idle);

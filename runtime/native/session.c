@@ -261,7 +261,9 @@ coc_status coc_check_run(const coc_session *session, const uint8_t *images, size
                          const void *output) {
     if (session == NULL || (count > 0 && (images == NULL || output == NULL)))
         return COC_ERROR_ARGUMENT;
-    return layout == COC_PLANAR || layout == COC_INTERLEAVED ? COC_OK : COC_ERROR_ARGUMENT;
+    if (layout != COC_PLANAR && layout != COC_INTERLEAVED)
+        return COC_ERROR_ARGUMENT;
+    return coc_pool_ready(session->pool);
 }
 
 static size_t image_bytes(const coc_session *session) {

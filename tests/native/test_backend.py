@@ -1,6 +1,7 @@
 """The native back end of Session: the C extension through the same interface, equal to the reference."""
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import corpus
 from coc_runtime import CocError, Session, cocwrite
 from coc_runtime.backends import native
 from graphs import random_graph, random_images
+from specials import run_with_children
 
 missing = native.why_missing()
 built = pytest.mark.skipif(missing is not None, reason=str(missing))
@@ -116,6 +118,60 @@ def test_a_forked_process_runs_on(path: Path) -> None:
         del session
         os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+FORKS = """\
+import os, sys, threading
+import numpy as np
+from coc_runtime import Session
+
+how, path = sys.argv[1:]
+session = Session(path, backend="native", threads=3)
+images = np.random.default_rng(0).integers(0, 256, (40, *session.info.input_shape), np.uint8)
+expected = session.run(images).logits
+
+def check():
+    assert np.array_equal(session.run(images).logits, expected)
+
+def wait_for(child):
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+if how == "busy":  # another thread is in the middle of a run
+    stop = threading.Event()
+    def work():
+        while not stop.is_set():
+            check()
+    thread = threading.Thread(target=work)
+    thread.start()
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        if how == "grandchild":
+            check()
+            if (other := os.fork()) == 0:
+                check()
+                sys.exit(0)
+            wait_for(other)
+        if how not in ("unused", "freed"):
+            check()
+            check()
+        if how == "freed":
+            del session
+        sys.exit(0)  # the interpreter frees what is left
+    wait_for(child)
+    check()
+if how == "busy":
+    stop.set()
+    thread.join()
+"""
+
+
+@built
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("how", ["used", "unused", "freed", "grandchild", "busy"])
+def test_threads_of_a_session_are_those_of_each_forked_process(how: str, path: Path) -> None:
+    code, errors = run_with_children([sys.executable, "-W", "ignore", "-c", FORKS, how, str(path)])
+    assert (code, errors) == (0, "")
 
 
 @built
