@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from coc_deploy import norms
+from coc_deploy import norms, qat
 from coc_deploy.calibration import calibrate
 from coc_deploy.network import ExitSpec, Network, batch_size, exit_logits, to_input
 from coc_deploy.qat import ActQuant, Mode
@@ -99,6 +99,13 @@ def test_calibrated_ranges_do_not_depend_on_memory(monkeypatch: pytest.MonkeyPat
     network = float_network(steps=3)
     whole, seen = ranges(network, 1000, monkeypatch)
     assert seen == [50, 50]
+    observed = copy.deepcopy(network)
+    observed.quantize(QuantSpec(1, 8, 8))
+    qat.set_mode(observed.eval(), Mode.OBSERVE)
+    for x in Inputs(digits("calibration").images, 50, 2):
+        observed(x)
+    acts = [module for module in observed.modules() if isinstance(module, ActQuant)]
+    np.testing.assert_array_equal(whole[:, 0], [act.peak for act in acts])
     again, seen = ranges(network, 8, monkeypatch)
     assert max(seen) <= 8 and sum(seen) == 100
     np.testing.assert_allclose(again[:, 0], whole[:, 0], rtol=1e-5)  # a float network's sums
