@@ -1,33 +1,32 @@
 """Activation ranges: what the float network shows on held-out images sets every power-of-two step."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from . import norms, qat
-from .network import Network
+from .network import Network, batch_size, parts
 from .qat import ActQuant, Mode
 
 
-def calibrate(network: Network, batches: Iterable[Tensor]) -> None:
-    """Set every activation's step from a float pass over the batches (values as `to_input` gives)."""
+def calibrate(network: Network, images: Sequence[Tensor]) -> None:
+    """Set every activation's step from a float pass over batches of images (values as `to_input` gives)."""
     network.eval()
     qat.set_mode(network, Mode.OBSERVE)
-    _observe(network, _acts(network), list(batches))
+    observe(network, _acts(network), images)
 
 
-def calibrate_heads(network: Network, batches: Iterable[Tensor]) -> None:
+def calibrate_heads(network: Network, images: Sequence[Tensor]) -> None:
     """The same for heads that have not seen data yet, on a body that is quantized already.
 
     Their batch-norm statistics are taken from the batches first.
     """
-    images = list(batches)
     network.eval()
     qat.set_mode(network.heads, Mode.OBSERVE)
     qat.set_mode(network.body, Mode.INTEGER)
     norms.renew(network, images, network.heads)
-    _observe(network, _acts(network.heads), images)
+    observe(network, _acts(network.heads), images)
 
 
 def _acts(module: nn.Module) -> list[ActQuant]:
@@ -51,11 +50,19 @@ def align_additions(network: Network, acts: list[ActQuant]) -> None:
 
 
 @torch.no_grad()
-def _observe(network: Network, acts: list[ActQuant], images: list[Tensor]) -> None:
+def observe(network: Network, acts: list[ActQuant], images: Sequence[Tensor]) -> None:
+    """Set the steps of these activations, which are in OBSERVE mode, from what batches of images show; then
+    all are in TRAIN mode. The steps do not depend on how many images the memory of a pass holds."""
+    size, device = batch_size(network), next(network.parameters()).device
     for act in acts:
         act.peak = 0.0
     for x in images:
-        network(x)
+        for act in acts:
+            act.begin(len(x))
+        for part in parts(x, size, device):
+            network(part)
+        for act in acts:
+            act.end()
     for act in acts:
         act.calibrate()
     align_additions(network, acts)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from coc_runtime import datasets
+from coc_runtime import batches, datasets
 from coc_runtime.errors import CocError
 
 from . import body as bodies
@@ -22,6 +23,8 @@ from .rewriting import QuantSpec, quantize_graph
 from .tracing import Traced
 
 HEAD_KINDS = ("conv", "linear")
+MOST_IMAGES = 500
+"""Of a pass."""
 
 
 @dataclass(frozen=True)
@@ -193,16 +196,32 @@ def to_input(images: np.ndarray | Tensor) -> Tensor:
     return pixels.to(torch.float32, memory_format=torch.channels_last).sub_(128).div_(128)
 
 
+def parts(x: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
+    """Network input in equal parts of at most `size` images."""
+    return (part.to(device) for part in x.chunk(math.ceil(len(x) / size)))
+
+
+def batch_size(network: Network, most: int = MOST_IMAGES) -> int:
+    """How many images a pass takes at once (see `coc_runtime.batches`): `most` of small ones."""
+    body = tracing.shapes(network.body, network.input_shape)
+    shapes = list(body.values())
+    taps = [body[network.positions[p]] for p in network.exits.positions] if network.exits else []
+    for head, tap in zip(network.heads, taps, strict=True):
+        assert isinstance(head, fx.GraphModule)
+        shapes += tracing.shapes(head, tap).values()
+    return batches.fitting(most, max(math.prod(shape) for shape in shapes))
+
+
 @torch.no_grad()
-def exit_logits(network: Network, images: np.ndarray, batch: int = 500) -> np.ndarray:
+def exit_logits(network: Network, images: np.ndarray) -> np.ndarray:
     """Logits of every exit on uint8 images [N, C, H, W]: float32 [exits, N, classes], in integer mode."""
     device = next(network.parameters()).device
     with evaluating(network):
-        parts = [
-            torch.stack(network(to_input(images[i : i + batch]).to(device))).cpu().numpy()
-            for i in range(0, len(images), batch)
+        found = [
+            torch.stack(network(to_input(part).to(device))).cpu().numpy()
+            for part in batches.cut(images, batch_size(network))
         ]
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(found, axis=1)
 
 
 def _return_tuple(body: fx.GraphModule, taps: list[str]) -> None:

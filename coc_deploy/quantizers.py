@@ -88,6 +88,7 @@ class ActQuant(nn.Module):
         self.zero_point = 1 << (bits - 1) if signed else 0
         self.mode = Mode.TRAIN
         self.peak = 0.0
+        self._images, self._top = 0, np.zeros(0, np.float32)
         self.register_buffer("exponent", torch.tensor(exponent))
         self.log_step = nn.Parameter(torch.tensor(float(exponent))) if learned else None
 
@@ -103,10 +104,28 @@ class ActQuant(nn.Module):
             return learned
         return _FakeQuant.apply(y, 2.0 ** -int(self.exponent), -self.zero_point, high)
 
+    def begin(self, images: int) -> None:
+        """The next passes in OBSERVE mode see parts of one group of so many images, until `end`."""
+        self._images, self._top = images, np.zeros(0, np.float32)
+
+    def end(self) -> None:
+        """Take the group's percentile into the range; it does not depend on how the group was cut."""
+        if len(self._top):
+            self.peak = max(self.peak, float(np.fmin.reduce(self._top)))
+        self._images, self._top = 0, np.zeros(0, np.float32)
+
     def _observe(self, y: Tensor) -> None:
-        flat = y.abs().flatten()
-        rank = max(1, int(flat.numel() * self.percentile / 100))
-        self.peak = max(self.peak, float(flat.kthvalue(rank).values))
+        """Keep the group's largest values, as many as its percentile needs. Alone, y is a group."""
+        if not self._images:
+            self.begin(len(y))
+            self._observe(y)
+            self.end()
+            return
+        values = y.abs().flatten().numpy(force=True)
+        numbers = values.size // len(y) * self._images
+        kept = numbers - max(1, int(numbers * self.percentile / 100)) + 1
+        self._top = np.concatenate([self._top, _largest(values, kept)])
+        self._top = _largest(self._top, kept)
 
     def calibrate(self) -> None:
         """Set the step to the smallest power of two whose codes cover the observed percentile."""
@@ -118,6 +137,14 @@ class ActQuant(nn.Module):
         self.exponent.fill_(exponent)
         if self.log_step is not None:
             self.log_step.fill_(float(exponent))
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """The largest of the values, which may change places."""
+    if len(values) <= count:
+        return values
+    values.partition(len(values) - count)
+    return values[-count:].copy()
 
 
 def image_quant() -> ActQuant:

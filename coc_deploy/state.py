@@ -2,11 +2,12 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
@@ -35,6 +36,24 @@ class State:
     history: tuple[dict[str, Any], ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Inputs(Sequence[Tensor]):
+    """Images uint8 [N, C, H, W] as `most` batches of network input at most, each made when asked for."""
+
+    images: np.ndarray
+    size: int
+    most: int
+
+    def __len__(self) -> int:
+        return min(self.most, -(-len(self.images) // self.size))
+
+    def __getitem__(self, index: Any) -> Any:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        at = index % len(self) * self.size
+        return to_input(self.images[at : at + self.size])
+
+
 @dataclass(frozen=True)
 class Context:
     """Where a stage works: the recipe as it sees it (`Recipe.at`), data, its folder, its key, a seed of its
@@ -59,10 +78,9 @@ class Context:
         precision = self.recipe.precision
         return precision == "bfloat16" or (precision == "auto" and machine.bfloat16_pays())
 
-    def calibration_batches(self, count: int = 8) -> list[Tensor]:
+    def calibration_batches(self, count: int = 8) -> "Inputs":
         """Held-out images as network input, batches of 128."""
-        images = self.calibration.images
-        return [to_input(images[i : i + 128]) for i in range(0, min(len(images), 128 * count), 128)]
+        return Inputs(self.calibration.images, 128, count)
 
     def fit(
         self,

@@ -118,7 +118,8 @@ def values(body: fx.GraphModule, shape: tuple[int, ...], batch: int = 1) -> dict
     try:
         with torch.no_grad():
             recorder = _Recorder(body)
-            recorder.run(torch.zeros(batch, *shape))
+            device = next((parameter.device for parameter in body.parameters()), None)
+            recorder.run(torch.zeros(batch, *shape, device=device))
     finally:
         for module, was in training.items():
             module.training = was

@@ -163,10 +163,10 @@ def _size(shape: Sequence[int]) -> str:
 def _measure(
     subjects: list[Subject], runners: list[Runner], data: Images, order: np.ndarray, batch: int
 ) -> tuple[list[Measurement], Drift]:
-    predictions = [predict(runner, data.images, batch) for runner in runners]
+    predictions = [predict(runner, data.images) for runner in runners]
     timing = latencies(runners, data.images, order)
     rates = throughput(runners, data.images, order, batch)
-    studies = study(subjects, runners, data, order, batch)
+    studies = study(subjects, runners, data, order)
     measurements = []
     for index, (subject, runner) in enumerate(zip(subjects, runners, strict=True)):
         session = runner.session if isinstance(runner, ArtifactRunner) else None

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from coc_runtime import arithmetic, cost, quality
+from coc_runtime import arithmetic, batches, cost, quality
 from coc_runtime.arithmetic import Task
 from coc_runtime.graph import Graph
 from coc_runtime.thresholds import NEVER, forcing
 
 from .data import Images
+from .measure import MOST_IMAGES
 from .pictures import base64_png, can_show
 from .rounds import latencies
 from .subjects import ArtifactRunner, Runner, Subject, answers_of
@@ -37,7 +38,7 @@ class ExitStudy:
 
 
 def study(
-    subjects: Sequence[Subject], runners: Sequence[Runner], data: Images, order: np.ndarray, batch: int
+    subjects: Sequence[Subject], runners: Sequence[Runner], data: Images, order: np.ndarray
 ) -> list[ExitStudy | None]:
     """One for each subject; None for peers.
 
@@ -51,8 +52,8 @@ def study(
             continue
         session = runner.session
         if subject.path not in logits:
-            starts = range(0, len(data.images), batch)
-            parts = [session.logits_per_exit(data.images[start : start + batch]) for start in starts]
+            size = batches.fitting(MOST_IMAGES, batches.largest(session.graph))
+            parts = [session.logits_per_exit(some) for some in batches.cut(data.images, size)]
             logits[subject.path] = np.concatenate(parts, axis=1)
         for exit_ in range(session.info.exits):
             thresholds = forcing(exit_, session.info.exits, runner.task)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from coc_runtime import batches
 from coc_runtime.errors import CocError
 
 from .convert import module_environment
@@ -23,11 +24,15 @@ PROBES = 3
 PROBE_IMAGES = 16
 """Images that each of them runs, one at a time."""
 BATCH_ROUNDS = 10
+MOST_IMAGES = 64
+"""Of a batch whose answers are looked at."""
 
 
-def predict(runner: Runner, images: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Answer (see `Runner.run`) and exit of every image, computed `batch` images at a time."""
-    parts = [runner.run(images[start : start + batch]) for start in range(0, len(images), batch)]
+def predict(runner: Runner, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Answer (see `Runner.run`) and exit of every image, in batches that memory holds."""
+    graph = runner.graph
+    largest = batches.guessed(runner.image_shape) if graph is None else batches.largest(graph)
+    parts = [runner.run(some) for some in batches.cut(images, batches.fitting(MOST_IMAGES, largest))]
     labels, exits = zip(*parts, strict=True)
     return np.concatenate(labels), np.concatenate(exits)
 

@@ -1,12 +1,12 @@
 """What P, Q and D share when a network is quantized: back to float, changed, quantized again, ranges anew."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from .. import norms, qat
-from ..calibration import align_additions
+from ..calibration import observe
 from ..dequantize import dequantized
 from ..network import Network
 from ..qat import ActQuant, Mode
@@ -24,24 +24,16 @@ def changed(network: Network, change: Change) -> Network:
 
 
 @torch.no_grad()
-def refresh(network: Network, batches: Iterable[Tensor], renew_norms: bool) -> None:
-    """Set every activation's step from a pass over the batches with quantized weights.
+def refresh(network: Network, images: Sequence[Tensor], renew_norms: bool) -> None:
+    """Set every activation's step from a pass over batches of images with quantized weights.
 
     renew_norms: batch-norm statistics are those of another network (one with channels that are gone, or an
     untrained one) and are taken from the batches first, as plain averages.
     """
-    device = next(network.parameters()).device
-    images = [x.to(device) for x in batches]
     if renew_norms:
         _observing(network)
         norms.renew(network, images)
-    acts = _observing(network)
-    for x in images:
-        network(x)
-    for act in acts:
-        act.calibrate()
-    align_additions(network, acts)
-    qat.set_mode(network, Mode.TRAIN)
+    observe(network, _observing(network), images)
 
 
 def _observing(network: Network) -> list[ActQuant]:
@@ -50,5 +42,5 @@ def _observing(network: Network) -> list[ActQuant]:
     qat.set_mode(network, Mode.TRAIN)
     acts = [m for m in network.modules() if isinstance(m, ActQuant) and m is not network.image]
     for act in acts:
-        act.mode, act.peak = Mode.OBSERVE, 0.0
+        act.mode = Mode.OBSERVE
     return acts

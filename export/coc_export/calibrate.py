@@ -19,7 +19,6 @@ from . import latency, parity
 from .latency import Timing
 from .options import Budget, BudgetKind
 
-BATCH = 250
 POINTS = 25
 """Of the frontier, in the report."""
 
@@ -84,10 +83,9 @@ def calibrate(graph: Graph, files: Sequence[tuple[str, bytes]], data: Dataset, b
         for path, (_, content) in zip(paths, files, strict=True):
             path.write_bytes(content)
         session = Session(paths[0])
-        starts = range(0, len(data.images), BATCH)
-        parts = [session.logits_per_exit(data.images[at : at + BATCH]) for at in starts]
+        logits = parity.all_logits(session, data.images)
         timings = [latency.measure(path, data.images) for path in paths]
-    held = _Held(graph, data, np.concatenate(parts, axis=1))
+    held = _Held(graph, data, logits)
     costs: Sequence[float] = graph.exit_bitops()
     if budget.kind is BudgetKind.MAX_LATENCY:
         costs = np.max([timing.means for timing in timings], axis=0).tolist()

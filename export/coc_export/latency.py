@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from coc_runtime import batches
 from coc_runtime.session import Session
 from coc_runtime.thresholds import forcing
 
@@ -95,8 +96,9 @@ def measure(path: Path, images: np.ndarray) -> Timing:
 
 def _leaving(session: Session, images: np.ndarray, exit_: int) -> np.ndarray:
     """Up to IMAGES of the images that leave at this exit."""
-    for some in (images[:IMAGES], images):
-        found: np.ndarray = some[session.run(some).exit == exit_]
+    found = images[:0]
+    for some in batches.cut(images, batches.fitting(IMAGES, batches.largest(session.graph))):
+        found = some[session.run(some).exit == exit_]
         if len(found):
             break
-    return np.ascontiguousarray(found[:IMAGES])
+    return np.ascontiguousarray(found)

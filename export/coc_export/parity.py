@@ -3,14 +3,13 @@ by --verify, wherever the file goes."""
 
 import hashlib
 import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coc_runtime import arithmetic, quality
+from coc_runtime import arithmetic, batches, quality
 from coc_runtime.backends import native, ort
 from coc_runtime.backends.native import NativeBackend
 from coc_runtime.backends.ort import OrtBackend
@@ -19,11 +18,14 @@ from coc_runtime.datasets import Dataset
 from coc_runtime.graph import Graph
 from coc_runtime.onnxfile import OnnxFile
 from coc_runtime.session import Session
+from coc_runtime.threads import each
 
 if TYPE_CHECKING:  # torch takes seconds to import, and may not be installed where a file is verified
     from coc_deploy.network import Network
 
 REFERENCE = "reference"
+MOST_IMAGES = 250
+"""Of a batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ def ask_all(network: "Network | None", file: OnnxFile | CocFile, images: np.ndar
     graph, answers = file.graph, []
     if network is not None:
         answers.append(gated("torch integer mode", exit_logits(network, images), graph))
-    answers.append(gated(REFERENCE, Session.from_graph(graph).logits_per_exit(images), graph))
+    answers.append(gated(REFERENCE, all_logits(Session.from_graph(graph), images), graph))
     if why_missing(file) is None:
         answers += _onnxruntime(file, images) if isinstance(file, OnnxFile) else _native(file, images)
     return answers
@@ -79,7 +81,7 @@ def _onnxruntime(file: OnnxFile, images: np.ndarray) -> list[Answer]:
     for label, optimize in (("all", True), ("none", False)):
         backend = OrtBackend(file, optimize=optimize)
         session = Session.from_graph(graph, backend=backend)
-        answers.append(gated(f"onnxruntime {label}, segments", _in_chunks(session, images), graph))
+        answers.append(gated(f"onnxruntime {label}, segments", all_logits(session, images), graph))
         answers.append(_one_file(f"onnxruntime {label}, one file", backend, graph, images))
     return answers
 
@@ -90,20 +92,21 @@ def _native(file: CocFile, images: np.ndarray) -> list[Answer]:
     answers = []
     for level in native.levels():
         backend = NativeBackend(file.data, "the exported file", cpu=level)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            logits = np.concatenate(list(pool.map(backend.logits_per_exit, _chunks(images))), axis=1)
-            taken, _, exits, _, _ = zip(*pool.map(backend.run, _chunks(images)), strict=True)
+        logits = np.concatenate(each(backend.logits_per_exit, _chunks(images, file.graph)), axis=1)
+        taken, _, exits, _, _ = zip(*each(backend.run, _chunks(images, file.graph)), strict=True)
         answers.append(gated(f"native-{level}, all exits", logits, file.graph))
         answers.append(Answer(f"native-{level}", None, np.concatenate(taken), np.concatenate(exits)))
     return answers
 
 
-def _in_chunks(session: Session, images: np.ndarray) -> np.ndarray:
-    return np.concatenate([session.logits_per_exit(chunk) for chunk in _chunks(images)], axis=1)
+def all_logits(session: Session, images: np.ndarray) -> np.ndarray:
+    """Logits of every exit, float32 [exits, N, classes], in batches that memory holds."""
+    found = [session.logits_per_exit(chunk) for chunk in _chunks(images, session.graph)]
+    return np.concatenate(found, axis=1)
 
 
-def _chunks(images: np.ndarray, size: int = 250) -> list[np.ndarray]:
-    return [images[i : i + size] for i in range(0, len(images), size)]
+def _chunks(images: np.ndarray, graph: Graph) -> Iterator[np.ndarray]:
+    return batches.cut(images, batches.fitting(MOST_IMAGES, batches.largest(graph)))
 
 
 def _one_file(name: str, backend: OrtBackend, graph: Graph, images: np.ndarray) -> Answer:

@@ -53,7 +53,7 @@ def quantize_int8(source: Subject, folder: Path, calibration: Images) -> Subject
                 target = folder / f"{method}.onnx"
                 _quantize(prepared, target, images, method, reduce_range)
                 runner = OrtRunner(_subject(source, target, {}))
-                answers, _ = predict(runner, calibration.images[held_out], 64)
+                answers, _ = predict(runner, calibration.images[held_out])
                 labels = None if calibration.labels is None else calibration.labels[held_out]
                 candidates.append((_score(answers, labels, source), method, target))
     except CocError:
