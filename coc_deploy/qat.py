@@ -318,24 +318,27 @@ def check_sums(network: nn.Module, wider: Sequence[int] = ()) -> None:
     """Raise CocError, naming the layer, where sums of a layer below 8 bits would not be exact in float32.
 
     Taken for its weights as they are and for weights spread evenly over their integers, which is more than
-    training makes of them. wider: weight bits that come before the chain's. 8-bit layers are `bounded`.
+    training makes of them. wider: bits that hidden layers have before
+    the chain's. 8-bit layers are `bounded`.
     """
     for name, unit in network.named_modules():
         if not isinstance(unit, QConv | QLinear) or unit.weight_bits == 8:
             continue
         inputs, source = unit.weight[0].numel(), unit.sources[0]
-        limit = arithmetic.EXACT_LIMIT // (2 if isinstance(unit, QConv) else 1)
+        hidden = isinstance(unit, QConv)
+        limit = arithmetic.EXACT_LIMIT // 2 if hidden else arithmetic.EXACT_LIMIT
+        widths = {unit.weight_bits, *(int(bits) for bits in wider if hidden)}
         found = [unit.integers()]
-        for bits in {unit.weight_bits, *wider}:
+        for bits in widths:
             codes = np.arange(1 << bits, dtype=np.uint8)
             found.append(np.resize(arithmetic.decode(codes, bits, Encoding.ODD), (1, inputs)))
         worst = max(int(arithmetic.worst_sum(w, source.zero_point, source.bits).max()) for w in found)
         if worst >= limit:
-            layer, weights = name.removeprefix("body."), max(unit.weight_bits, *wider, 1)
+            layer = name.removeprefix("body.")
             raise CocError(
-                f"{layer}: sums of {inputs:,} inputs in {source.bits} bits at {weights}-bit weights reach "
-                f"{worst:,}, beyond {limit:,}, and would not be exact: use q.bits with 8 or fewer bits, "
-                "or give the layer fewer inputs"
+                f"{layer}: sums of {inputs:,} inputs in {source.bits} bits at {max(widths)}-bit weights "
+                f"reach {worst:,}, beyond {limit:,}, and would not be exact: use q.bits with 8 or fewer "
+                "bits, or give the layer fewer inputs"
             )
 
 
