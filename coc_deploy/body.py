@@ -1,6 +1,6 @@
 """A float body as plain data and back: what a model file holds instead of code.
 
-Only modules of `KINDS` are built, from numbers that are checked against the stored weights first.
+Only modules of `kinds.KINDS` are built, from numbers that are checked against the stored weights first.
 """
 
 import operator
@@ -11,29 +11,9 @@ from torch import Tensor, fx, nn
 
 from coc_runtime.errors import CocError
 
-from .shortcuts import ShortcutA
+from .convolution import Conv2d
+from .kinds import KINDS, arguments
 from .tracing import Traced
-
-KINDS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
-    "Conv2d": (
-        nn.Conv2d,
-        ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups", "bias"),
-    ),
-    "BatchNorm2d": (nn.BatchNorm2d, ("num_features", "eps", "momentum")),
-    "BatchNorm1d": (nn.BatchNorm1d, ("num_features", "eps", "momentum")),
-    "Linear": (nn.Linear, ("in_features", "out_features", "bias")),
-    "ReLU": (nn.ReLU, ()),
-    "ReLU6": (nn.ReLU6, ()),
-    "Dropout": (nn.Dropout, ("p",)),
-    "Dropout2d": (nn.Dropout2d, ("p",)),
-    "MaxPool2d": (nn.MaxPool2d, ("kernel_size", "stride", "padding", "ceil_mode")),
-    "AvgPool2d": (nn.AvgPool2d, ("kernel_size", "stride", "padding")),
-    "AdaptiveAvgPool2d": (nn.AdaptiveAvgPool2d, ("output_size",)),
-    "ZeroPad2d": (nn.ZeroPad2d, ("padding",)),
-    "Flatten": (nn.Flatten, ()),
-    "ShortcutA": (ShortcutA, ("channels_in", "channels_out", "stride")),
-}
-"""Kind -> class and the attributes that its constructor takes as keywords."""
 
 LARGEST = 255
 """Of windows, steps and padding in a file."""
@@ -46,7 +26,7 @@ def describe(traced: Traced) -> dict[str, Any]:
         kind = {operator.add: "add", torch.cat: "concat"}.get(node.target, node.op)
         target = str(node.target) if node.op == "call_module" else ""
         if target:
-            modules[target] = _arguments(traced.body.get_submodule(target))
+            modules[target] = arguments(traced.body.get_submodule(target))
         inputs = [source.name for source in node.all_input_nodes]
         if kind == "add" and len(inputs) == 1:
             inputs *= 2
@@ -64,35 +44,14 @@ def describe(traced: Traced) -> dict[str, Any]:
     }
 
 
-def _arguments(module: nn.Module) -> dict[str, Any]:
-    kind = type(module).__name__
-    if kind not in KINDS:  # a subclass that computes the same
-        kind = next(name for name, (cls, _) in KINDS.items() if isinstance(module, cls))
-    values = {name: getattr(module, name) for name in KINDS[kind][1]}
-    if "bias" in values:
-        values["bias"] = module.bias is not None
-    if isinstance(module, nn.Conv2d):
-        out, per_group = module.weight.shape[:2]
-        values |= {"out_channels": out, "in_channels": per_group * module.groups}
-    elif isinstance(module, nn.Linear):
-        values |= {"out_features": module.weight.shape[0], "in_features": module.weight.shape[1]}
-    elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-        values |= {"num_features": len(module.weight)}
-    return {"kind": kind} | {name: _plain(value) for name, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    return [int(v) for v in value] if isinstance(value, tuple | list) else value
-
-
 def rebuild(data: dict[str, Any], state: dict[str, Tensor]) -> Traced:
     """The body that `describe` saw, with fresh weights; `state` bounds what is allocated.
 
     Raises CocError, LookupError, TypeError or ValueError if the data is not what `describe` gives.
     """
     root = nn.Module()
-    for target, arguments in data["modules"].items():
-        _add(root, str(target), _module(str(target), dict(arguments), state))
+    for target, described in data["modules"].items():
+        _add(root, str(target), _module(str(target), dict(described), state))
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
     for entry in data["nodes"]:
@@ -133,16 +92,16 @@ def _add(root: nn.Module, target: str, module: nn.Module) -> None:
     owner.add_module(name, module)
 
 
-def _module(target: str, arguments: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
-    cls, names = KINDS[arguments.pop("kind")]
-    if set(arguments) != set(names):
-        raise CocError(f"{target}: arguments {sorted(arguments)} instead of {sorted(names)}")
-    for name, value in arguments.items():
+def _module(target: str, given: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
+    cls, names = KINDS[given.pop("kind")]
+    if set(given) != set(names):
+        raise CocError(f"{target}: arguments {sorted(given)} instead of {sorted(names)}")
+    for name, value in given.items():
         _check(target, name, value)
         if isinstance(value, list):
-            arguments[name] = tuple(value)
-    _check_size(target, cls, arguments, state)
-    return cls(**arguments)
+            given[name] = tuple(value)
+    _check_size(target, cls, given, state)
+    return cls(**given)
 
 
 def _check(target: str, name: str, value: Any) -> None:
@@ -153,21 +112,16 @@ def _check(target: str, name: str, value: Any) -> None:
         raise CocError(f"{target}: {name} = {value!r} is out of range")
 
 
-def _check_size(target: str, cls: type, arguments: dict[str, Any], state: dict[str, Tensor]) -> None:
+def _check_size(target: str, cls: type, given: dict[str, Any], state: dict[str, Tensor]) -> None:
     """A module is as large as its stored weights, whatever the arguments say."""
-    if cls is nn.Conv2d:
-        height, width = arguments["kernel_size"]
-        count = (
-            arguments["out_channels"]
-            * (arguments["in_channels"] // max(arguments["groups"], 1))
-            * height
-            * width
-        )
+    if cls is Conv2d:
+        height, width = given["kernel_size"]
+        count = given["out_channels"] * (given["in_channels"] // max(given["groups"], 1)) * height * width
     elif cls is nn.Linear:
-        count = arguments["in_features"] * arguments["out_features"]
+        count = given["in_features"] * given["out_features"]
     elif cls in (nn.BatchNorm2d, nn.BatchNorm1d):
-        if arguments["num_features"] > max(tensor.numel() for tensor in state.values()):
-            raise CocError(f"{target}: {arguments['num_features']} channels are not stored")
+        if given["num_features"] > max(tensor.numel() for tensor in state.values()):
+            raise CocError(f"{target}: {given['num_features']} channels are not stored")
         return
     else:
         return

@@ -22,6 +22,8 @@ SMOOTH = frozenset(
 """Activations in lower case, as modules and as functions."""
 OWNERS = (nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d, nn.Linear)
 
+HARDTANH = (functional.hardtanh, functional.hardtanh_)
+
 FUNCTIONS: dict[Any, str] = {
     functional.relu: "relu",
     torch.relu: "relu",
@@ -29,7 +31,9 @@ FUNCTIONS: dict[Any, str] = {
     functional.relu_: "relu_",
     functional.relu6: "relu6",
     functional.hardtanh: "clamp",
+    functional.hardtanh_: "clamp_",
     torch.clamp: "clamp",
+    torch.clamp_: "clamp_",
     functional.dropout: "dropout",
     functional.dropout2d: "dropout",
     functional.max_pool2d: "max_pool2d",
@@ -56,6 +60,7 @@ METHODS: dict[str, str] = {
     "relu": "relu",
     "relu_": "relu_",
     "clamp": "clamp",
+    "clamp_": "clamp_",
     "mean": "mean",
     "flatten": "reshape",
     "view": "reshape",
@@ -68,6 +73,7 @@ METHODS: dict[str, str] = {
     "log_softmax": "softmax",
     "softmax": "softmax",
 }
+"""What functions and methods compute; an operation that ends in "_" leaves its result in its first input."""
 POOLING = ("kernel_size", "stride", "padding")
 
 
@@ -123,6 +129,7 @@ def unknown(name: str, kind: str) -> CocError:
 
 def check_module(name: str, module: nn.Module) -> None:
     kind = type(module).__name__
+    check_tensors(name, module)
     if isinstance(module, nn.Conv2d):
         if pair(module.dilation) != (1, 1):
             raise refuse(name, f"dilation {pair(module.dilation)}", ": convolutions must have dilation 1")
@@ -133,5 +140,26 @@ def check_module(name: str, module: nn.Module) -> None:
     elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
         if not module.track_running_stats:
             raise refuse(name, f"{kind} without running statistics", "")
+    elif isinstance(module, nn.ReLU6) and (module.min_val, module.max_val) != (0, 6):
+        raise refuse(name, f"a ReLU6 that clamps to {(module.min_val, module.max_val)}", "")
     elif not isinstance(module, _MODULES):
         raise unknown(name, kind)
+
+
+TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+
+
+def check_tensors(name: str, module: nn.Module) -> None:
+    """Raise CocError where a layer's weights are computed from others."""
+    if not isinstance(module, OWNERS):
+        return
+    held = {n for n, _ in (*module.named_parameters(), *module.named_buffers())}
+    others = sorted(held - TENSORS)
+    if others or not {"weight", "bias"} <= module._parameters.keys():
+        made_of = ", ".join(others) or "something else"
+        raise refuse(
+            name,
+            f"a weight that is computed from {made_of}",
+            ": make it a plain weight first (torch.nn.utils.parametrize.remove_parametrizations, "
+            "remove_weight_norm, remove_spectral_norm, prune.remove)",
+        )

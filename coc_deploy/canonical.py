@@ -10,7 +10,9 @@ from torch.nn import functional
 
 from coc_runtime.errors import CocError
 
-from .calls import OWNERS, POOLING, check_module, operation, pair, refuse, unknown, where
+from .aliases import without_changes_in_place
+from .calls import HARDTANH, OWNERS, POOLING, check_module, operation, pair, refuse, unknown, where
+from .kinds import plain
 
 
 def rewrite(
@@ -32,9 +34,11 @@ class _Canonical:
         self.body, self.values = body, values
         self.moved: dict[fx.Node, fx.Node] = {}
         self.seen: set[str] = set()
+        self.owners: dict[nn.Parameter, str] = {}
 
     def rewrite(self, classes: int | None) -> dict[fx.Node, fx.Node]:
         graph = self.body.graph
+        without_changes_in_place(self.body, self.values)
         for node in list(graph.nodes):
             self._visit(node)
         graph.eliminate_dead_code()
@@ -58,6 +62,9 @@ class _Canonical:
             self._module(node, self.body.get_submodule(str(node.target)))
         elif isinstance(self.values[node], torch.Size) or node.op == "call_method":
             kind = operation(node)
+            if not node.args and "input" in node.kwargs:
+                others = {name: value for name, value in node.kwargs.items() if name != "input"}
+                node.args, node.kwargs = (node.kwargs["input"],), others
             if kind is not None:
                 getattr(self, f"_{kind}")(node)
 
@@ -93,14 +100,6 @@ class _Canonical:
         assert isinstance(source, fx.Node)
         return source
 
-    def _in_place(self, node: fx.Node) -> None:
-        """Later readers of the input of an in-place operation see its result."""
-        source, behind = self._input(node), False
-        for other in self.body.graph.nodes:
-            if behind and source in other.all_input_nodes:
-                other.replace_input_with(source, node)
-            behind = behind or other is node
-
     def _arguments(self, node: fx.Node, *names: str) -> dict[str, Any]:
         """Arguments behind the first, by name, with what nodes among them stood for."""
         given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
@@ -117,19 +116,16 @@ class _Canonical:
         node.args, node.kwargs = (node.all_input_nodes[0],), {}
         if isinstance(module, OWNERS):
             if name in self.seen:
-                raise refuse(name, f"calling a {type(module).__name__} twice", " (shared weights)")
+                kind = next(cls.__name__ for cls in OWNERS if isinstance(module, cls))
+                raise refuse(name, f"calling a {kind} twice", " (shared weights)")
             self.seen.add(name)
             self._owner(node, module)
-        elif isinstance(module, nn.ReLU6):
-            if module.inplace:
-                self._in_place(node)
-            self._become(node, nn.ReLU6())
-        elif isinstance(module, nn.ReLU):
-            if module.inplace:
-                self._in_place(node)
-            self._become(node, nn.ReLU())
-        elif isinstance(module, nn.Dropout | nn.Dropout2d):
-            self._become(node, type(module)(module.p))
+            for tensor in module.parameters():
+                if (other := self.owners.setdefault(tensor, name)) != name:
+                    raise refuse(name, f"sharing weights with {other}", ": give it weights of its own")
+            self.body.set_submodule(name, plain(module))
+        elif isinstance(module, nn.ReLU | nn.ReLU6 | nn.Dropout | nn.Dropout2d):
+            self._become(node, plain(module))
         elif isinstance(module, nn.MaxPool2d):
             self._pool_max(node, {k: getattr(module, k) for k in (*POOLING, "ceil_mode", "dilation")})
             if module.return_indices:
@@ -172,24 +168,21 @@ class _Canonical:
     # Functions
 
     def _relu(self, node: fx.Node) -> None:
-        if node.kwargs.get("inplace") or (len(node.args) > 1 and node.args[1]):
-            self._in_place(node)
-        self._become(node, nn.ReLU())
-
-    def _relu_(self, node: fx.Node) -> None:
-        self._in_place(node)
         self._become(node, nn.ReLU())
 
     def _relu6(self, node: fx.Node) -> None:
         self._become(node, nn.ReLU6())
 
     def _clamp(self, node: fx.Node) -> None:
-        names = ("min_val", "max_val") if node.target is functional.hardtanh else ("min", "max")
+        names = ("min_val", "max_val") if node.target in HARDTANH else ("min", "max")
         given = self._arguments(node, *names)
         limits = (given.get(names[0]), given.get(names[1]))
         if limits not in ((0, 6), (0, None)):
             raise refuse(where(node), f"clamp to {limits}", ": use ReLU or ReLU6")
         self._become(node, nn.ReLU6() if limits[1] == 6 else nn.ReLU())
+
+    # `without_changes_in_place` has seen to what they change.
+    _relu_, _clamp_ = _relu, _clamp
 
     def _dropout(self, node: fx.Node) -> None:
         given = self._arguments(node, "p", "training", "inplace")
@@ -322,10 +315,7 @@ class _Canonical:
             raise refuse(where(node), f"addition of shapes {list(left[1:])} and {list(right[1:])}", "")
         node.op, node.target, node.args, node.kwargs = "call_function", operator.add, tuple(args), {}
 
-    def _add_(self, node: fx.Node) -> None:
-        if isinstance(node.args[0], fx.Node):
-            self._in_place(node)
-        self._add(node)
+    _add_ = _add
 
     def _softmax(self, node: fx.Node) -> None:
         """At the end it changes neither the class nor, once more inside the loss, the gradient."""

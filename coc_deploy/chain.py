@@ -21,7 +21,7 @@ from coc_runtime.cost import LayerCost
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from . import checkpoint, keys, locking, losses, machine, report, train
+from . import checkpoint, keys, locking, losses, machine, qat, report, train
 from .checkpoint import Checkpoint
 from .counting import segment_layers
 from .keys import Identity, Node
@@ -133,7 +133,9 @@ def rehearse(recipe: Recipe, begun: Start) -> list[Network]:
     """Build what every stage will build, untrained, so that what cannot work fails before any training."""
     networks = [begun.network]
     for index, letter in enumerate(recipe.chain, start=1):
-        networks.append(STAGES[letter].transform(networks[-1], recipe.at(index)))
+        seen = recipe.at(index)
+        networks.append(STAGES[letter].transform(networks[-1], seen))
+        qat.check_sums(networks[-1], seen.q.progressive if letter == "Q" else ())
     return networks
 
 
@@ -292,7 +294,8 @@ def _finish(
     data: Data,
     begun: Start,
 ) -> Checkpoint:
-    """Write model.pt, then result.json, whose presence says that the stage is finished."""
+    """Write model.pt, see that it gives what was measured, then write result.json, whose presence says that
+    the stage is finished."""
     meta = {
         "chain": begun.chain + recipe.chain[: len(history) - 1],
         "data": data.training.name,
@@ -307,9 +310,11 @@ def _finish(
         meta["task"] = recipe.task
     result = Checkpoint(network.eval(), history, meta)
     machine.once(checkpoint.save, folder / "model.pt", result)
+    loaded = checkpoint.load(folder / "model.pt")
+    machine.once(checkpoint.refuse_other, folder / "model.pt", network, loaded.network, data.test.images)
     machine.once(files.write_json, folder / "result.json", {"key": key, **history[-1]})
     machine.once((folder / "progress.pt").unlink, True)
-    return checkpoint.load(folder / "model.pt")
+    return loaded
 
 
 def chain_bits(network: Network) -> tuple[int, int]:

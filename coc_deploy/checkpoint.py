@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,8 @@ from coc_runtime.errors import CocError
 
 from . import body as bodies
 from .models import Architecture
-from .network import ExitSpec, Network, resize
+from .models.weights import unsound
+from .network import ExitSpec, Network, exit_logits, resize
 from .rewriting import QuantSpec
 
 FORMAT = "coc-deploy model"
@@ -88,8 +90,30 @@ def load(path: Path) -> Checkpoint:
         raise CocError(f"{path}: damaged coc-deploy model: {detail}") from error
 
 
+COMPARED = 256
+"""Images that tell whether a file holds the network that was measured."""
+
+
+def refuse_other(path: Path, network: Network, loaded: Network, images: np.ndarray) -> None:
+    """Raise CocError unless the network loaded from the file gives the logits of the one that was saved.
+
+    On some of the images, uint8 [N, C, H, W], at every exit, bit for bit.
+    """
+    network.to(memory_format=torch.channels_last)  # as a loaded one is: the order of float sums depends on it
+    saved, found = (exit_logits(each, images[:COMPARED]) for each in (network, loaded))
+    if network.thresholds == loaded.thresholds and np.array_equal(saved, found):
+        return
+    which = "thresholds" if saved.shape == found.shape and np.array_equal(saved, found) else "logits"
+    raise CocError(
+        f"{path}: gives other {which} than the network that was measured: the file does not hold all "
+        "that the network computes, please report this with the recipe"
+    )
+
+
 def _rebuild(data: dict[str, Any]) -> Network:
     state = {name: t.float() if t.dtype == torch.float16 else t for name, t in data["state"].items()}
+    if fault := unsound(state):
+        raise CocError(fault)
     architecture, (height, width) = Architecture(**data["architecture"]), data["image_size"]
     if not 0 < architecture.channels * height * width <= MOST_VALUES:
         raise CocError(f"images of {architecture.channels} x {height} x {width}")

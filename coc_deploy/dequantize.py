@@ -10,6 +10,7 @@ from torch import fx, nn
 from coc_runtime.errors import CocError
 
 from . import qat
+from .convolution import Conv2d
 from .network import Network
 from .qat import ActQuant, Pads, QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QMaxPool, QPool
 
@@ -50,11 +51,11 @@ def _conv(floats: _Floats, unit: QConv, name: str, inputs: Inputs) -> fx.Node:
         source, top, left = floats.padded(name, source, unit.pads), 0, 0
     out, per_group, height, width = unit.weight.shape
     bias = isinstance(unit.bn, qat.Bias)
-    conv = nn.Conv2d(
+    conv = Conv2d(
         per_group * unit.groups,
         out,
         (height, width),
-        unit.stride,
+        (unit.stride, unit.stride),
         (top, left),
         groups=unit.groups,
         bias=bias,

@@ -1,6 +1,5 @@
 """A network under compression: a traced body, exit heads, and how far it is quantized."""
 
-import copy
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from coc_runtime.errors import CocError
 
 from . import body as bodies
 from . import models, qat, tracing
+from .given import trace_given
 from .models import Architecture
 from .qat import ActQuant, Mode
 from .rewriting import QuantSpec, quantize_graph
@@ -67,8 +67,8 @@ class Network(nn.Module):
         super().__init__()
         if traced is None:
             arch = models.resolved(arch)
-            shape = (arch.channels, *image_size)
-            traced = tracing.trace_network(models.build(arch), shape, arch.classes)
+            trace = trace_given if models.is_user(arch.name) else tracing.trace_network
+            traced = trace(models.build(arch), (arch.channels, *image_size), arch.classes)
         self.arch = dataclasses.replace(arch, name=models.display(arch.name))
         self.image_size = image_size
         self.body = traced.body
@@ -86,7 +86,7 @@ class Network(nn.Module):
         cls, module: nn.Module, shape: tuple[int, int, int], classes: int, name: str = "user"
     ) -> "Network":
         """The network that a float module computes on images of `shape`; a copy of its weights."""
-        traced = tracing.trace_network(copy.deepcopy(module), shape, classes)
+        traced = trace_given(module, shape, classes)
         return cls(Architecture(name, 0, "B", shape[0], classes), shape[1:], traced)
 
     def describe(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@ A unit receives and returns real values; in INTEGER mode each value is (code - z
 exactly, so that the float32 tensors carry the integers of `coc_runtime.ops` without rounding.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,9 @@ from torch.nn import functional
 
 from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
+from coc_runtime.errors import CocError
 
+from .convolution import convolve
 from .quantizers import ActQuant, Mode, bounded, dorefa, image_quant, symmetric
 
 __all__ = ["ActQuant", "Mode", "bounded", "dorefa", "image_quant", "symmetric"]
@@ -73,7 +77,7 @@ class QConv(nn.Module):
         top, left, bottom, right = self.pads
         if (top, left) != (bottom, right):
             x, top, left = _pad(x, self.pads), 0, 0
-        return functional.conv2d(x, weight, None, self.stride, (top, left), 1, self.groups)
+        return convolve(x, weight, None, (self.stride, self.stride), (top, left), self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode is Mode.OBSERVE:
@@ -110,6 +114,10 @@ class QConv(nn.Module):
             found = symmetric(self.weight, self._batch_norm()[0].abs()[:, None, None, None])
             return bounded(self.weight, *found, self.sources[0])
         return dorefa(self.weight, self.weight_bits, self.per_layer)
+
+    def integers(self) -> np.ndarray:
+        """Of the weights, int32 [O, I, KH, KW], before the signs of batch-norm."""
+        return self._quantize()[0].cpu().numpy().astype(np.int32)
 
     @torch.no_grad()
     def fold(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -256,6 +264,10 @@ class QLinear(nn.Module):
     def encoding(self) -> Encoding:
         return Encoding.SYMMETRIC if self.weight_bits == 8 else Encoding.ODD
 
+    def integers(self) -> np.ndarray:
+        """Of the weights, int32 [O, I]."""
+        return self.fold()[0]
+
     @torch.no_grad()
     def fold(self) -> tuple[np.ndarray, int, np.ndarray]:
         """What the exported graph holds: integers int32 [O, I], exponent of their scale, bias int32 [O]."""
@@ -300,6 +312,34 @@ def set_mode(module: nn.Module, mode: Mode) -> None:
     for unit in module.modules():
         if isinstance(unit, UNITS):
             unit.set_mode(mode)  # type: ignore[operator]
+
+
+def check_sums(network: nn.Module, wider: Sequence[int] = ()) -> None:
+    """Raise CocError, naming the layer, where sums of a layer below 8 bits would not be exact in float32.
+
+    Taken for its weights as they are and for weights spread evenly over their integers, which is more than
+    training makes of them. wider: bits that hidden layers have before
+    the chain's. 8-bit layers are `bounded`.
+    """
+    for name, unit in network.named_modules():
+        if not isinstance(unit, QConv | QLinear) or unit.weight_bits == 8:
+            continue
+        inputs, source = unit.weight[0].numel(), unit.sources[0]
+        hidden = isinstance(unit, QConv)
+        limit = arithmetic.EXACT_LIMIT // 2 if hidden else arithmetic.EXACT_LIMIT
+        widths = {unit.weight_bits, *(int(bits) for bits in wider if hidden)}
+        found = [unit.integers()]
+        for bits in widths:
+            codes = np.arange(1 << bits, dtype=np.uint8)
+            found.append(np.resize(arithmetic.decode(codes, bits, Encoding.ODD), (1, inputs)))
+        worst = max(int(arithmetic.worst_sum(w, source.zero_point, source.bits).max()) for w in found)
+        if worst >= limit:
+            layer = name.removeprefix("body.")
+            raise CocError(
+                f"{layer}: sums of {inputs:,} inputs in {source.bits} bits at {max(widths)}-bit weights "
+                f"reach {worst:,}, beyond {limit:,}, and would not be exact: use q.bits with 8 or fewer "
+                "bits, or give the layer fewer inputs"
+            )
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from tqdm import tqdm
 
 from coc_runtime import cost, thresholds
@@ -20,6 +19,7 @@ from coc_runtime.errors import CocError
 
 from . import losses, machine, norms, qat, train
 from .calibration import align_additions
+from .convolution import fold_batch_norm
 from .counting import segment_layers
 from .network import Network, exit_logits, to_input
 from .qat import ActQuant, Mode, QConv
@@ -187,8 +187,8 @@ def frozen(network: Network) -> Network:
     with the integers of a quantized network, which are computed once."""
     teacher = copy.deepcopy(network).eval()
     if network.quant is None:
-        teacher.body = fuse(teacher.body)  # type: ignore[assignment]
-        teacher.heads = nn.ModuleList(fuse(head) for head in teacher.heads)
+        for part in (teacher.body, *teacher.heads):
+            fold_batch_norm(part)
     qat.set_mode(teacher, Mode.INTEGER)
     return teacher.to(machine.fabric().device)
 

@@ -1,10 +1,11 @@
 """Any module as a graph of few kinds of nodes, and where exits may sit in it.
 
-After `trace_network` every node is the image, a call of a module of `body.KINDS`, an addition, a
+After `trace_network` every node is the image, a call of a module of `kinds.KINDS`, an addition, a
 concatenation of channels, or the output. What cannot be brought to that form is refused by name.
 """
 
 import inspect
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import fx, nn
 from coc_runtime.errors import CocError
 
 from . import canonical
+from .aliases import changes_its_input
 from .calls import where
+from .convolution import Conv2d
 from .shortcuts import ShortcutA
 
 
@@ -32,6 +35,13 @@ class Traced:
     cuts: tuple[str, ...]
 
 
+class _Proxy(fx.Proxy):
+    """Records `x += y` as what it is for tensors, a change of x; torch.fx takes it for x = x + y."""
+
+    def __iadd__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     """Notes which node each module's output comes from, and where it is when tracing fails."""
 
@@ -44,7 +54,10 @@ class _Tracer(fx.Tracer):
         """Modules that compute what a class of torch.nn computes, subclasses included."""
         if isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict):
             return False
-        return isinstance(m, ShortcutA) or type(m).forward.__module__.startswith("torch.nn.")
+        return isinstance(m, ShortcutA) or _computes_as_torch(m)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         outer, self.inside = self.inside, self.path_of_module(m)
@@ -53,6 +66,15 @@ class _Tracer(fx.Tracer):
             self.outputs[self.inside] = result.node
         self.inside = outer
         return result
+
+
+def _computes_as_torch(m: nn.Module) -> bool:
+    """Whether neither the class nor the object has a method of its own for what torch.nn's class computes."""
+    if isinstance(m, Conv2d):
+        return True
+    own = [name for name in ("forward", "_conv_forward") if hasattr(type(m), name)]
+    torchs = all(getattr(type(m), name).__module__.startswith("torch.nn.") for name in own)
+    return torchs and not any(name in vars(m) for name in own)
 
 
 def _trace(module: nn.Module) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
@@ -74,17 +96,18 @@ def _trace(module: nn.Module) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
             f"outside torch): {' '.join(str(error).split())[:200]}"
         ) from error
     body = fx.GraphModule(tracer.root, graph)
-    _forget_defaults(body.graph)
+    _forget_defaults(body)
     body.recompile()
     return body, tracer.outputs
 
 
-def _forget_defaults(graph: fx.Graph) -> None:
+def _forget_defaults(body: fx.GraphModule) -> None:
     """Remove the inputs that got their default, and torch.fx's assertions that they have it."""
+    graph = body.graph
     for node in reversed(graph.nodes):
         if node.op == "call_function" and getattr(node.target, "__name__", "").startswith("_assert"):
             graph.erase_node(node)
-    graph.eliminate_dead_code()
+    graph.eliminate_dead_code(lambda node: node.is_impure() or changes_its_input(node, body))
     for node in graph.find_nodes(op="placeholder")[1:]:
         if not node.users:
             graph.erase_node(node)

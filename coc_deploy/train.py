@@ -26,6 +26,7 @@ from coc_runtime.errors import CocError
 
 from . import machine, norms
 from .checkpoint import write_torch
+from .convolution import guarded
 from .network import Network, exit_logits, to_input
 
 MAX_NORM = 1.0
@@ -150,6 +151,7 @@ def fit(job: Job) -> list[dict[str, float]]:
     an undisturbed one bit for bit. The network trains on the machine's device and returns to the CPU, where
     alone its integer mode is exact: a convolution on CUDA may be a transformed one, which rounds.
     """
+    assert guarded(job.network)
     job.network.to(machine.fabric().device)
     try:
         return _fit(job)

@@ -1,6 +1,7 @@
 """Public state dicts: loaded by name, with their input normalisation folded into the first layers."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -30,17 +31,40 @@ def load_weights(model: nn.Module, path: Path, mean: Sequence[float], std: Seque
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
         raise CocError(f"{path}: not a plain state dict (name -> tensor)")
-    names = {name.removeprefix("module."): value for name, value in state.items()}
-    if "fc.weight" in model.state_dict():
-        names = {name.replace("linear.", "fc."): value for name, value in names.items()}
+    if fault := unsound(state):
+        raise CocError(f"{path}: {fault}")
     stems = first_convolutions(model)
     try:
-        model.load_state_dict(names)
+        model.load_state_dict(_renamed(state, set(model.state_dict())))
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:200]
         raise CocError(f"{path}: does not fit the model: {detail}") from error
     for conv, norm in stems:
         _fold_normalisation(conv, norm, mean, std)
+
+
+def unsound(tensors: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the values of weights and statistics, naming the first such tensor; None if nothing
+    is."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            return f"tensor '{name}' holds NaN or infinity: use weights of a training that did not diverge"
+        if name.rpartition(".")[2] == "running_var" and bool((tensor < 0).any()):
+            return f"tensor '{name}' holds a negative variance: use statistics of real batches"
+    return None
+
+
+def _renamed(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """The state under the model's names: its own where they fit, else without "module." in front (of a
+    DataParallel model), else with "fc" for "linear"; those that fit best if none does."""
+
+    def renamings() -> Iterator[dict[str, Tensor]]:
+        for prefix in ("", "module."):
+            stripped = {name.removeprefix(prefix): value for name, value in state.items()}
+            yield stripped
+            yield {re.sub(r"(^|\.)linear\.", r"\1fc.", name): value for name, value in stripped.items()}
+
+    return min(renamings(), key=lambda names: len(wanted ^ names.keys()))
 
 
 @torch.no_grad()
