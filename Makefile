@@ -6,7 +6,7 @@ RESULTS := benchmarks/results
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: test lint demo native fuzz examples measurements embedding engines studies auto figures clean .venv
+.PHONY: test lint docs demo native fuzz examples measurements embedding engines studies auto figures clean .venv
 
 # Two files of tests at a time on two cores.
 test: lint
@@ -72,6 +72,10 @@ auto: $(INSTALLED)
 figures: $(INSTALLED)
 	$(BIN)/python benchmarks/scripts/readme.py
 	$(BIN)/python runtime/generate.py
+
+# The site of README.md, docs/ and the Python reference, into build/site; a warning stops it.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 .venv: $(INSTALLED)
 

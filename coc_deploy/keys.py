@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import coc_deploy
 import coc_runtime
 from coc_runtime import files
 from coc_runtime.arithmetic import Task
@@ -171,7 +170,7 @@ def _digest_of_source(path: str, changed: int, size: int) -> str:
 @cache
 def code_version() -> str:
     """The package's version and a hash of the sources that results depend on."""
-    deploy, runtime = (Path(package.__file__ or "").parent for package in (coc_deploy, coc_runtime))
+    deploy, runtime = Path(__file__).parent, Path(coc_runtime.__file__ or "").parent
     sources = [path for path in sorted(deploy.rglob("*.py")) if not _without_effect(path.relative_to(deploy))]
     digest = hashlib.sha256()
     for path in sources + [runtime / name for name in USED_OF_RUNTIME]:

@@ -17,8 +17,8 @@ from coc_runtime.session import backends_for
 from . import peers
 from .data import SEED, Images, calibration_split, test_split
 from .exits import study
+from .footprint import PROBE_IMAGES, footprint, predict, throughput
 from .intervals import CONFIDENCE, RESAMPLES
-from .measure import PROBE_IMAGES, footprint, predict, throughput
 from .opening import open_runner
 from .peers import Peers, Wanted, Workshop
 from .report import SCHEMA, Measurement, describe, profile_layers, ratios

@@ -10,6 +10,8 @@ from typing import Any
 from coc_runtime import command, files
 from coc_runtime.errors import CocError
 
+from .api import measure
+
 SLOWER = 1
 LEFT_ALONE = (
     "artifacts",
@@ -222,28 +224,22 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    from . import bench
-    from .peers import Wanted, parse_engines
-    from .rounds import choose_cpus
-
-    wanted = Wanted(parse_engines(options.peers), options.original, options.int8_of, options.threads)
     for path in (options.json, options.html):
         if path is not None:
             files.make_folder(path.parent)
-    cpus = None if options.cpu == "any" else options.cpu or choose_cpus(options.threads)
-    return bench.run(
-        bench.Plan(
-            artifacts=tuple(options.artifacts),
-            data=options.data,
-            backends=tuple(options.backend or ["auto"]),
-            thresholds=options.thresholds,
-            peers=wanted,
-            limit=options.limit,
-            rounds=options.rounds,
-            batch=options.batch,
-            threads=options.threads,
-            cpus=cpus,
-        )
+    return measure(
+        *options.artifacts,
+        data=options.data,
+        backends=options.backend or ["auto"],
+        thresholds=options.thresholds,
+        original=options.original,
+        int8_of=options.int8_of,
+        peers=options.peers,
+        limit=options.limit,
+        rounds=options.rounds,
+        batch=options.batch,
+        threads=options.threads,
+        cpus=options.cpu,
     )
 
 

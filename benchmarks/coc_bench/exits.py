@@ -13,7 +13,7 @@ from coc_runtime.graph import Graph
 from coc_runtime.thresholds import NEVER, forcing
 
 from .data import Images
-from .measure import MOST_IMAGES
+from .footprint import MOST_IMAGES
 from .pictures import base64_png, can_show
 from .rounds import latencies
 from .subjects import ArtifactRunner, Runner, Subject, answers_of

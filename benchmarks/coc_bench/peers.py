@@ -14,7 +14,7 @@ from .data import Images
 from .engines import CANNOT, ENGINES
 from .engines.base import Job
 from .engines.ort_int8 import quantize_int8
-from .measure import try_out
+from .footprint import try_out
 from .opening import open_runner
 from .subjects import Kind, Precision, Subject
 

@@ -15,7 +15,7 @@ from coc_runtime.errors import CocError
 
 from .engines import ENGINES
 from .engines.ort import import_onnxruntime
-from .measure import Footprint
+from .footprint import Footprint
 from .opening import open_runner
 from .subjects import Subject
 

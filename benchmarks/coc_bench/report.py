@@ -16,8 +16,8 @@ from coc_runtime.graph import Graph
 
 from .data import Images
 from .exits import ExitStudy, describe_exits, histogram
+from .footprint import Footprint
 from .intervals import interval, paired_ratio, resampled_means
-from .measure import Footprint
 from .subjects import Kind, Subject
 
 SCHEMA = 2

@@ -28,6 +28,19 @@ def example(name: str, file: str) -> Any:
 
 
 def headline() -> str:
+    """The README's table: what each example came to, in one line of few columns."""
+    lines = [
+        "| | accuracy (original) | fewer BitOps | file | original | int8 | `.onnx` | `.coc` |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    benches = [(name, example(name, "bench.json")["runs"]) for name in EXAMPLES]
+    for name, runs in [*benches, ("", read(RESULTS / "digits_bench.json")["runs"])]:
+        label, accuracy, ratio, _, _, size, *times, _ = _cells(name, runs)
+        lines.append(f"| {' | '.join((label, accuracy, ratio, size, *times))} |")
+    return "\n".join(lines)
+
+
+def results() -> str:
     """What each example came to, against its original and the fastest int8 engine."""
     lines = [
         "| | accuracy (original) | BitOpsCR | (uniform) | CR | file | original | int8, fastest peer "
@@ -39,6 +52,11 @@ def headline() -> str:
 
 
 def _headline_row(name: str, runs: list[dict[str, Any]]) -> str:
+    return f"| {' | '.join(_cells(name, runs))} |"
+
+
+def _cells(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
+    """An example's row of `results`."""
     kinds = by_kind(runs)
     run, original = kinds[".coc"], kinds["original"]
     rival = min(
@@ -49,10 +67,10 @@ def _headline_row(name: str, runs: list[dict[str, Any]]) -> str:
         record = example(name, "history.json")[-1]
         network = record["model"].replace("resnet", "ResNet-")
         exits = len(record["thresholds"])
-        label = f"[CIFAR-10, {network} {record['bits']}, {exits} early exits](examples/{name})"
+        label = f"CIFAR-10, {network} {record['bits']}, {exits} early exits (`examples/{name}`)"
     else:
         label = "digits, the network of `make demo`"
-    cells = (
+    return (
         label,
         f"{run['accuracy']:.2%} ({original['accuracy']:.2%})",
         *(f"{run[key]:.0f}x" for key in ("bitops_cr", "bitops_cr_uniform", "cr")),
@@ -63,7 +81,6 @@ def _headline_row(name: str, runs: list[dict[str, Any]]) -> str:
         _microseconds(run),
         f"{run['bitops_cr']:.0f}x, {run['mean_speedup_over_original']:.1f}x",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _microseconds(run: dict[str, Any]) -> str:
@@ -397,6 +414,7 @@ def auto(name: str) -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": headline,
+    "results": results,
     "compress": compress_output,
     "export": export_output,
     "bench": bench_output,

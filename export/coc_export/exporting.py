@@ -1,5 +1,6 @@
 """Writing artifacts: thresholds first, then every check, then the files; nothing is written if one fails."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from .options import Calibration, Export, FloatExport
 from .source import Source, is_artifact, load_checkpoint, open_source
 
 
-def export(options: Export) -> None:
-    """Check every artifact before the first is written."""
+def export(options: Export, say: Callable[[str], None] = print) -> tuple[Finished, ...]:
+    """Check every artifact before the first is written; `say` gets the lines for people."""
     source = open_source(options.model)
     opset = options.opset or source.opset
     data = _test_data(source, options)
@@ -24,18 +25,19 @@ def export(options: Export) -> None:
     for out, section in zip(options.outs, sections, strict=True):
         done = certificate.certify(source, out, opset, data, section)
         if len(options.outs) > 1:
-            print(f"{one_line(out.name)}:")
-        print(tables.summary(done.report))
+            say(f"{one_line(out.name)}:")
+        say(tables.summary(done.report))
         if section is not None:
-            print(tables.calibration(section))
+            say(tables.calibration(section))
         if options.sizes:
-            print(tables.sizes(done.report["size"]))
+            say(tables.sizes(done.report["size"]))
         if options.layers:
             done.report["layers"] = layers.measure(done.file, data.images)
-            print(layers.text(done.report["layers"]))
+            say(layers.text(done.report["layers"]))
         _check_agreement(done, options.allow_mismatch)
         finished.append(done)
-    _write(finished, source, options, opset)
+    _write(finished, source, options, opset, say)
+    return tuple(finished)
 
 
 def _test_data(source: Source, options: Export) -> Dataset:
@@ -88,7 +90,9 @@ def _check_agreement(done: Finished, allowed: bool) -> None:
         )
 
 
-def _write(finished: list[Finished], source: Source, options: Export, opset: int) -> None:
+def _write(
+    finished: list[Finished], source: Source, options: Export, opset: int, say: Callable[[str], None]
+) -> None:
     about = card.path_of(options.outs[0])
     card.check(about)
     made = [(done.out, done.file.data) for done in finished]
@@ -106,8 +110,8 @@ def _write(finished: list[Finished], source: Source, options: Export, opset: int
             files.write_json(report_path(done.out), done.report)
         files.write_text(about, card.text(source.graph, [done.report for done in finished]))
     for done in finished:
-        print(one_line(f"wrote {done.out} and {report_path(done.out).name}"))
-    print(one_line(f"wrote {about}"))
+        say(one_line(f"wrote {done.out} and {report_path(done.out).name}"))
+    say(one_line(f"wrote {about}"))
 
 
 def export_float(options: FloatExport) -> None:

@@ -15,7 +15,7 @@ from coc_runtime.environment import cpu_flags
 from coc_runtime.errors import CocError
 
 from ..data import Images
-from ..measure import predict
+from ..footprint import predict
 from ..subjects import Kind, Precision, Subject, first_line
 from .ort import OrtRunner, import_onnxruntime
 
