@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from coc_export.float_onnx import write_float
 from torch import nn
 from torch.nn import functional as f
 
@@ -22,6 +21,7 @@ from coc_deploy.network import Network
 from coc_deploy.sections import Prune
 from coc_deploy.stages.prune import pruned
 from coc_deploy.state import frozen
+from coc_export.onnx.float_network import write_float
 from tiny import float_network, quantized_network
 
 TESTS = Path(__file__).parents[1]
