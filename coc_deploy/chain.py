@@ -21,7 +21,7 @@ from coc_runtime.cost import LayerCost
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from . import checkpoint, keys, locking, losses, machine, qat, report, train
+from . import checkpoint, keys, locking, losses, machine, qat, run_report, train
 from .checkpoint import Checkpoint
 from .counting import segment_layers
 from .keys import Identity, Node
@@ -208,7 +208,7 @@ def _run(
         _write_history(out, result.history)
     assert result is not None
     machine.once(files.write_bytes, out / "model.pt", stage.model.read_bytes())
-    machine.once(report.write, out, recipe, result.history)
+    machine.once(run_report.write, out, recipe, result.history)
     return result
 
 

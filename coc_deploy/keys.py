@@ -24,7 +24,7 @@ from .recipe import Recipe
 WITHOUT_EFFECT = (
     "__main__.py",
     "cli.py",
-    "report.py",
+    "run_report.py",
     "listing.py",
     "locking.py",
     "run_folder.py",

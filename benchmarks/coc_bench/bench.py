@@ -15,13 +15,13 @@ from coc_runtime.errors import CocError
 from coc_runtime.session import backends_for
 
 from . import peers
+from .bench_report import SCHEMA, Measurement, describe, profile_layers, ratios
 from .data import SEED, Images, calibration_split, test_split
 from .exits import study
 from .footprint import PROBE_IMAGES, footprint, predict, throughput
 from .intervals import CONFIDENCE, RESAMPLES
 from .opening import open_runner
 from .peers import Peers, Wanted, Workshop
-from .report import SCHEMA, Measurement, describe, profile_layers, ratios
 from .rounds import DRIFT_LIMIT, WARM_UP_ROUNDS, Drift, latencies, pinned
 from .subjects import ArtifactRunner, Kind, Runner, Subject, display_names
 

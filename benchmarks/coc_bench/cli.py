@@ -41,10 +41,10 @@ def _main(arguments: Sequence[str] | None) -> int:
         with _told_of(old, new):
             return _compare(old, new, options.fail_if_slower)
     if options.earlier:
-        from . import report
+        from . import bench_report
 
         with _told_of(options.earlier):
-            _show(report.read(options.earlier), options)
+            _show(bench_report.read(options.earlier), options)
     else:
         _show(_measure(options), options)
     return 0
@@ -244,9 +244,9 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _compare(old: Path, new: Path, limit: float | None) -> int:
-    from . import comparison, report
+    from . import bench_report, comparison
 
-    found = comparison.compare(report.read(old), report.read(new))
+    found = comparison.compare(bench_report.read(old), bench_report.read(new))
     if not found.pairs:
         raise CocError(
             f"{old} and {new} measure nothing in common: artifact, back end and data must be alike"

@@ -9,8 +9,8 @@ from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 from coc_runtime.text import one_line
 
-from . import calibrate, card, certificate, layers, tables
-from .certificate import Finished, report_path
+from . import calibrate, card, export_report, layers, tables
+from .export_report import Finished, report_path
 from .options import Calibration, Export, FloatExport
 from .source import Source, is_artifact, load_checkpoint, open_source
 
@@ -23,7 +23,7 @@ def export(options: Export, say: Callable[[str], None] = print) -> tuple[Finishe
     source, sections = _set_thresholds(source, options, opset)
     finished = []
     for out, section in zip(options.outs, sections, strict=True):
-        done = certificate.certify(source, out, opset, data, section)
+        done = export_report.check(source, out, opset, data, section)
         if len(options.outs) > 1:
             say(f"{one_line(out.name)}:")
         say(tables.summary(done.report))
@@ -45,7 +45,7 @@ def _test_data(source: Source, options: Export) -> Dataset:
     option, spec = "--data", options.data
     if spec is None and options.calibration is not None:
         option, spec = "--calibrate", options.calibration.data
-    return certificate.load_data(source.graph, option, spec, "test", options.images)
+    return export_report.load_data(source.graph, option, spec, "test", options.images)
 
 
 def _set_thresholds(
@@ -73,11 +73,11 @@ def _calibrate(
     source: Source, wanted: Calibration, outs: tuple[Path, ...], opset: int
 ) -> calibrate.Calibrated:
     graph = source.graph
-    data = certificate.load_data(graph, "--calibrate", wanted.data, "calibration", None)
+    data = export_report.load_data(graph, "--calibrate", wanted.data, "calibration", None)
     classes = len(data.classes)
     if classes != graph.classes:
         raise CocError(f"--calibrate {wanted.data}: {classes} classes, the model has {graph.classes}")
-    packed = [(out.name, certificate.pack(graph, out, opset)[0].data) for out in outs]
+    packed = [(out.name, export_report.pack(graph, out, opset)[0].data) for out in outs]
     return calibrate.calibrate(graph, packed, data, wanted.budget)
 
 

@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     result = command.Parser(
         prog="coc-export",
         description="Write a compressed model as an .onnx file, a .coc file or both: the same integers. "
-        "docs/export.md explains parity, budgets and certificates.",
+        "docs/export.md explains parity, budgets and reports.",
     )
     result.add_argument(
         "model", type=Path, nargs="?", metavar="IN", help="model.pt of coc-compress, or an .onnx or .coc file"

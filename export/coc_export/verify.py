@@ -19,7 +19,7 @@ from coc_runtime.onnxfile import OnnxFile
 from coc_runtime.text import one_line
 
 from . import parity, tables
-from .certificate import load_data, report_path
+from .export_report import load_data, report_path
 from .options import Verify
 from .source import read_artifact
 

@@ -1,4 +1,4 @@
-"""The machine and the library versions that a certificate or a measurement belongs to."""
+"""The machine and the library versions that a report or a measurement belongs to."""
 
 import os
 import platform

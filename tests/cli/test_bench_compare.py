@@ -11,8 +11,8 @@ import pytest
 
 import coc_bench
 from bench_files import artifact, image_folder
+from coc_bench.bench_report import read
 from coc_bench.cli import main
-from coc_bench.report import read
 
 SCHEMA_1 = Path(__file__).parents[1] / "bench_schema1.json"
 """As version 0.1 wrote it."""

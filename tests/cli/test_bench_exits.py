@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from bench_files import artifact, float_model, image_folder
+from coc_bench.bench_report import profile_layers
 from coc_bench.cli import main
 from coc_bench.exits import histogram, sweep_thresholds
 from coc_bench.pictures import png
-from coc_bench.report import profile_layers
 from coc_bench.tables import gap_lines
 from coc_runtime import arithmetic, datasets
 from coc_runtime.arithmetic import Task

@@ -12,6 +12,7 @@ import pytest
 
 import bench_sample
 from coc_bench import page
+from coc_report import page as frame
 from coc_runtime.errors import CocError
 from pages import Page, value
 
@@ -245,10 +246,12 @@ def test_a_single_run_without_exits_gives_a_page(report: dict[str, Any]) -> None
     assert "Early exits" not in made.text and "takes 1,004 µs" in made.text
 
 
-def test_a_page_without_matplotlib_is_refused_in_one_line(
-    report: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+def test_a_page_without_what_draws_it_is_refused_in_one_line(
+    missing: str, report: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    frame._template.cache_clear()
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(CocError, match=r"pip install 'coc-deploy\[plots\]'"):
         page.write(tmp_path / "page.html", report)
     assert not list(tmp_path.iterdir())

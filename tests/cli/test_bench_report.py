@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench_files import artifact, float_model, image_folder
+from coc_bench.bench_report import summary
 from coc_bench.cli import main
-from coc_bench.report import summary
 from coc_bench.rounds import latencies
 from coc_bench.subjects import display_names
 from coc_bench.tables import table

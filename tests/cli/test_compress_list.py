@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coc_deploy import report, train
+from coc_deploy import run_report, train
 from coc_deploy.cli import main
 from coc_deploy.recipe import parse
 from conftest import TinyRun
@@ -81,8 +81,8 @@ def test_check_shows_repeated_stages_with_their_sections(
 
 def test_the_report_shows_every_stage_and_factors_that_multiply_to_the_ratios(tiny_run: TinyRun) -> None:
     history = tuple(json.loads((tiny_run.out / "history.json").read_text()))
-    factors = report.factors(history)
-    for ratio in report.RATIOS:
+    factors = run_report.factors(history)
+    for ratio in run_report.RATIOS:
         product = 1.0
         for factor in factors:
             product *= factor[ratio]
@@ -98,4 +98,4 @@ def test_the_report_shows_every_stage_and_factors_that_multiply_to_the_ratios(ti
 
 def test_quantization_to_one_bit_alone_is_a_factor_of_128_by_the_uniform_count(tiny_run: TinyRun) -> None:
     history = tuple(json.loads((tiny_run.out / "history.json").read_text()))
-    assert report.factors(history)[3]["bitops_cr_uniform"] == pytest.approx(128)
+    assert run_report.factors(history)[3]["bitops_cr_uniform"] == pytest.approx(128)

@@ -8,8 +8,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from coc_export.certificate import report_path
 from coc_export.cli import main
+from coc_export.export_report import report_path
 from coc_runtime import cocfile, cocwrite, manifest, onnxfile
 from coc_runtime.graph import Graph
 from coc_runtime.session import Session

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from coc_export import calibrate, latency
-from coc_export.certificate import report_path
 from coc_export.cli import main
+from coc_export.export_report import report_path
 from coc_export.latency import Timing
 from coc_runtime import datasets, quality
 from coc_runtime.graph import Task

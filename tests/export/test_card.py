@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from coc_export import card
-from coc_export.certificate import report_path
 from coc_export.cli import main
+from coc_export.export_report import report_path
 from conftest import TinyRun
 from native_driver import NATIVE, core_sources
 from tiny import digits

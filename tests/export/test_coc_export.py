@@ -10,8 +10,8 @@ import pytest
 from coc_deploy import checkpoint
 from coc_deploy.network import exit_logits
 from coc_export import ledger
-from coc_export.certificate import report_path
 from coc_export.cli import main
+from coc_export.export_report import report_path
 from coc_export.lowering import lower
 from coc_runtime import cocfile, cocwrite
 from coc_runtime.backends import Outcome, native

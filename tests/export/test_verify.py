@@ -1,4 +1,4 @@
-"""coc-export --verify: repeats the certificate anywhere, and fails on any difference."""
+"""coc-export --verify: repeats what a report claims anywhere, and fails on any difference."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coc_export.certificate import report_path
 from coc_export.cli import main
+from coc_export.export_report import report_path
 from coc_runtime import datasets
 from coc_runtime.backends import native
 from coc_runtime.backends.native import NativeBackend

@@ -1,4 +1,4 @@
-/* driver.c - what benchmarks/scripts/native_driver.py talks to: the C core under sanitizers, one request after the other.
+/* driver.c - the C core under sanitizers, one request after the other, for benchmarks/scripts/native_driver.py.
  *
  * A request is a byte, a u32 and so many bytes; an answer a u32 and so many bytes. The machine is little
  * endian. Buffers have exactly the size that the contract asks for, so that AddressSanitizer sees a step beyond.

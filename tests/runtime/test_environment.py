@@ -1,4 +1,4 @@
-"""The environment of certificates names the CPU and every version, also of what is not installed."""
+"""The environment of reports names the CPU and every version, also of what is not installed."""
 
 import numpy as np
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coc_deploy import chain, checkpoint, report
+from coc_deploy import chain, checkpoint, run_report
 from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.counting import segment_layers
 from coc_deploy.network import exit_logits
@@ -43,7 +43,7 @@ def write(out: Path, space: Space, found: Found, store: Store, data: chain.Data)
     files.write_text(out / RECIPE, toml(final))
     files.write_json(out / "history.json", list(best.history))
     draw(out, found)
-    report.write(out, final, best.history)
+    run_report.write(out, final, best.history)
     chain_part = (out / REPORT).read_text(encoding="utf-8")
     files.write_text(out / REPORT, f"{chain_part}\n{markdown(found, rows, len(data.calibration.labels))}")
     return {"ended": found.why, "met": bool(found.best.chosen and found.best.chosen.met), "compared": rows}

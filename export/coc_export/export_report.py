@@ -51,7 +51,7 @@ def pack(graph: Graph, out: Path, opset: int) -> tuple[OnnxFile | CocFile, dict[
     return onnxfile.parse(content, str(out)), ledger.onnx_ledger(graph, model)
 
 
-def certify(
+def check(
     source: Source, out: Path, opset: int, data: Dataset, calibration: dict[str, Any] | None = None
 ) -> Finished:
     """Pack a model, run it on every back end, and say how that went."""
