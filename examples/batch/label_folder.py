@@ -48,7 +48,7 @@ def label_all(session: Session, paths: list[Path], threads: int, batch: int) -> 
 
 def write(folder: Path, out: Path, rows: Iterator[tuple]) -> int:
     """How many rows were written; OUT appears when it is complete, never half of it."""
-    unfinished, count = out.with_name(f".{out.name}.part"), 0
+    unfinished, count = out.with_name(f".{out.name}.{os.getpid()}.part"), 0
     with open(unfinished, "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("file", "label", "exit", "confidence"))

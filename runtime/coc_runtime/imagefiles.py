@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import files
 from .errors import CocError
 from .text import one_line
 from .threads import each
@@ -68,6 +69,7 @@ def _has_colours(path: Path) -> bool:
     from PIL import Image
 
     try:
+        files.require_regular(path, "")
         with Image.open(path) as image:
             return image.mode not in GREYS
     except Exception:  # told, whatever it is, when the file is decoded
@@ -123,6 +125,7 @@ def _pixels(path: Path, form: Form) -> tuple[np.ndarray, tuple[str, ...]]:
     what was converted."""
     from PIL import Image
 
+    files.require_regular(path, "take it out of the folder")
     try:
         with Image.open(path) as file:
             image, changes = _upright(file)

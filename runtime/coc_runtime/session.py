@@ -4,12 +4,14 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
 from . import arithmetic, cocfile, files
 from .arithmetic import Task
 from .backends import Backend, Profiled, WholeBackend
+from .coclayout import MAGIC
 from .errors import CocError
 from .graph import Graph, check_thresholds, verify
 
@@ -57,18 +59,34 @@ class Info:
     task: Task = Task.CLASSIFICATION
 
 
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """What a session was opened from, and is opened from again where it is pickled."""
+
+    data: bytes
+    """of the file, as it was then"""
+    where: str
+    """the path, for errors"""
+    backend: str
+    """as asked for"""
+    threads: int
+    thresholds: tuple[float, ...] | None
+
+
 class Session:
     """A model ready to run. Threads may share it: running changes nothing in it.
 
-    `info` says what it runs, `graph` is the integer graph.
+    `info` says what it runs, `graph` is the integer graph. Pickled, or copied, it is opened again from the
+    bytes of its file, for which it chooses a back end of the process that it comes to.
     """
 
     info: Info
     _backend: Backend
+    _source: _Source | None = None
+    """None of a graph in memory"""
     _graph: Graph | None = None
     _whole: WholeBackend | None = None
     """what takes the exits itself, instead of _backend"""
-    _read_graph: Callable[[], Graph]
 
     def __init__(
         self,
@@ -79,6 +97,7 @@ class Session:
     ) -> None:
         """Open an artifact, .onnx or .coc; its first bytes tell which, not its name.
 
+        The file is read once; what happens to it later changes nothing here.
         backend: "onnxruntime" (.onnx only), "native" (.coc only), "reference" (NumPy) or "auto": the fast
         one for the file if it is installed, else the reference; `info.reason` says why. threads: of the
         fast ones; the reference leaves this to NumPy. thresholds: one per early exit instead of the
@@ -86,31 +105,50 @@ class Session:
         where an exit and the one before differ by no more, so never at exit 0.
         Raises CocError: file missing, unreadable or damaged; unknown or missing backend; bad thresholds.
         """
-        packed = cocfile.is_coc(path)
-        name, reason = _choose_backend(backend, packed)
+        _choose_backend(backend, cocfile.is_coc(path))  # what is not installed is told whatever the file is
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise CocError(f"threads must be an integer of at least 1, {threads!r} given")
+        limits = None if thresholds is None else _as_tuple(thresholds)
+        self._open(_Source(files.read_artifact(path), str(path), backend, threads, limits))
+
+    def _open(self, source: _Source) -> None:
+        self._source = source
+        packed = source.data.startswith(MAGIC)
+        name, reason = _choose_backend(source.backend, packed)
         if name == "native":
-            self._bind_native(path, threads, reason, thresholds)
+            self._bind_native(source, reason)
             return
         if packed:
-            graph = cocfile.read(path).graph
-            self._bind(graph, _reference(graph), reason, thresholds)
+            graph = cocfile.parse(source.data, source.where).graph
+            self._bind(graph, _reference(graph), reason, source.thresholds)
             return
-        from .onnxfile import read
+        from .onnxfile import parse
 
-        file = read(path)
+        file = parse(source.data, source.where)
         if name == "reference":
-            self._bind(file.graph, _reference(file.graph), reason, thresholds)
+            self._bind(file.graph, _reference(file.graph), reason, source.thresholds)
         else:
             from .backends.ort import OrtBackend
 
-            self._bind(file.graph, OrtBackend(file, threads), reason, thresholds)
+            self._bind(file.graph, OrtBackend(file, source.threads), reason, source.thresholds)
+
+    @classmethod
+    def _reopened(cls, source: _Source) -> Self:
+        session = cls.__new__(cls)
+        session._open(source)
+        return session
+
+    def __reduce__(self) -> tuple[Callable[..., "Session"], tuple[Any, ...]]:
+        if self._source is not None:
+            return type(self)._reopened, (self._source,)
+        if self._backend.name != "reference":
+            raise CocError(f"a session on a given back end ({self._backend.name}) has no file to open again")
+        return type(self).from_graph, (self.graph, self.info.thresholds)
 
     @classmethod
     def from_graph(
         cls, graph: Graph, thresholds: Sequence[float] | None = None, backend: Backend | None = None
-    ) -> "Session":
+    ) -> Self:
         """A session for a graph in memory, on the NumPy reference or a given backend; CocError if illegal."""
         verify(graph)
         session = cls.__new__(cls)
@@ -139,15 +177,11 @@ class Session:
             task=graph.task,
         )
 
-    def _bind_native(
-        self, path: str | Path, threads: int, reason: str, thresholds: Sequence[float] | None
-    ) -> None:
+    def _bind_native(self, source: _Source, reason: str) -> None:
         from .backends.native import NativeBackend
 
-        data = files.read_artifact(path)
-        backend = NativeBackend(data, path, threads, None if thresholds is None else _as_tuple(thresholds))
+        backend = NativeBackend(source.data, source.where, source.threads, source.thresholds)
         self._whole = backend
-        self._read_graph = lambda: cocfile.read(path).graph
         self.info = Info(
             input_shape=backend.input_shape,
             classes=backend.classes,
@@ -163,9 +197,11 @@ class Session:
 
     @property
     def graph(self) -> Graph:
-        """The integer graph. The native backend does not need it: it reads the file again the first time."""
+        """The integer graph. The native backend does not need it, so it is read from the file's bytes, which
+        the session keeps, when it is first asked for."""
         if self._graph is None:
-            self._graph = self._read_graph()
+            assert self._source is not None
+            self._graph = cocfile.parse(self._source.data, self._source.where).graph
         return self._graph
 
     def run(self, images: np.ndarray) -> Result:

@@ -11,8 +11,9 @@ from coc_deploy import checkpoint, keys, recipe
 from coc_deploy import cli as compress
 from coc_deploy.models import weights
 from coc_export import cli as export
-from coc_runtime import CocError, Session
+from coc_runtime import CocError, Session, datasets
 from coc_study import cli as study
+from exporting import image_folder
 from specials import KINDS, at_once
 from tiny import RECIPE
 
@@ -111,3 +112,16 @@ def test_reports_are_not_written_over_it(
         assert bench.main([str(model), "--data", "random", "--rounds", "2", "--json", str(out)]) == 2
     assert "out.json: cannot be written (is not a regular file)" in capsys.readouterr().err
     assert not out.is_file()
+
+
+@pytest.mark.parametrize("place", ["train/a/2.png", "test/b/0.png"])
+def test_images_are_told(place: str, kind: str, tmp_path: Path) -> None:
+    spec = image_folder(tmp_path / "images", 8)
+    path = tmp_path / "images" / place
+    path.unlink()
+    specials.make(kind, path)
+    splits = ("test",) if place.startswith("test") else ("train", "calibration")
+    words = rf"{place}: is (a directory|not a regular file): take it out"
+    with at_once(), pytest.raises(CocError, match=words):
+        for split in splits:
+            datasets.load(spec, split)
