@@ -76,7 +76,10 @@ def _calibrate(
     if classes != graph.classes:
         raise CocError(f"--calibrate {wanted.data}: {classes} classes, the model has {graph.classes}")
     packed = [(out.name, certificate.pack(graph, out, opset)[0].data) for out in outs]
-    return calibrate.calibrate(graph, packed, data, wanted.budget)
+    found = calibrate.calibrate(graph, packed, data, wanted)
+    if found.told:
+        print(found.told)
+    return found
 
 
 def _check_agreement(done: Finished, allowed: bool) -> None:
