@@ -197,6 +197,11 @@ def _run(
         advice = "with one no image leaves early; give e.positions two"
         tqdm.write(f"  warning: a regression compares exits, so {advice}")
     folder.check(nodes)
+    if foreign := _foreign_weights(recipe):
+        tqdm.write(
+            f"  warning: early exits keep e.max_drop only if {foreign} never saw the held-out images; else "
+            f'hold test images out: data = "{recipe.data}:held_out_of_test=0.5"'
+        )
     machine.once(files.write_json, out / "recipe.json", recipe.as_dict())
     result: Checkpoint | None = None
     for node in nodes:
@@ -210,6 +215,15 @@ def _run(
     machine.once(files.write_bytes, out / "model.pt", stage.model.read_bytes())
     machine.once(run_report.write, out, recipe, result.history)
     return result
+
+
+def _foreign_weights(recipe: Recipe) -> str:
+    """The given networks whose training may have seen the images that thresholds are chosen on, or ""."""
+    if "E" not in recipe.chain or recipe.e.thresholds or datasets.parse_held_out(recipe.data)[1].of_test:
+        return ""
+    stages = {recipe.section_name(at): recipe.section(at) for at in range(len(recipe.chain) + 1)}
+    given = [name for name, section in stages.items() if getattr(section, "weights", "")]
+    return " and ".join(f"the weights of [{name}]" for name in given)
 
 
 def finished_or_run(
@@ -250,7 +264,7 @@ def run_stage(
         network = STAGES[recipe.chain[index - 1]].run(state, context).network
     seconds = time.perf_counter() - started
     logits = exit_logits(network, data.test.images)
-    record = _record(name, network, begun, data, logits, seconds, folder)
+    record = _record(name, network, begun, data, logits, seconds, folder) | _guarantee(network, recipe)
     return _finish(folder, key, network, (*history, record), recipe, data, begun), logits
 
 
@@ -366,6 +380,15 @@ def _record(
         "threads": torch.get_num_threads(),
         "epochs": epochs or [],
     }
+
+
+def _guarantee(network: Network, recipe: Recipe) -> dict[str, Any]:
+    """What the thresholds keep, where they were chosen, and what that takes for granted."""
+    if network.kept is None:
+        return {}
+    foreign = _foreign_weights(recipe)
+    assumed = {"assumes": f"{foreign} never saw the held-out images"} if foreign else {}
+    return {"guarantee": network.kept.record() | assumed}
 
 
 def _epochs(folder: Path) -> list[dict[str, float]] | None:

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from coc_runtime import batches, datasets
 from coc_runtime.errors import CocError
+from coc_runtime.promise import Kept
 
 from . import body as bodies
 from . import models, qat, tracing
@@ -77,6 +78,8 @@ class Network(nn.Module):
         self.exits: ExitSpec | None = None
         self.quant: QuantSpec | None = None
         self.thresholds: tuple[float, ...] = ()
+        self.kept: Kept | None = None
+        """what the thresholds keep, where they were chosen in this process"""
         self.image = qat.image_quant()
         self._float: dict[str, Any] | None = None
         _return_tuple(self.body, [])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from coc_runtime import files
+from coc_runtime import datasets, files
 from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 
@@ -191,8 +191,9 @@ def _resolve(section: M, folder: Path) -> M:
 
 
 def _resolve_data(spec: str, folder: Path) -> str:
-    kind, separator, path = spec.partition(":")
-    return f"{kind}:{folder / path}" if separator else spec
+    data, held_out = datasets.parse_held_out(spec)
+    kind, separator, path = data.partition(":")
+    return f"{kind}:{folder / path}{held_out.text}" if separator else spec
 
 
 def apply_change(data: dict[str, Any], change: str) -> None:

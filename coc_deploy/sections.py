@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coc_runtime.errors import CocError
+from coc_runtime.promise import Promise
 
 from . import models
 from .network import HEAD_KINDS
@@ -191,8 +192,8 @@ class Quantize(Finetune):
 @dataclass(frozen=True)
 class Exit(Finetune):
     """E: where the heads sit (fractions of the cumulative BitOps, or module names), their kind, and how
-    many points of held-out accuracy (of a regression: by how many percent the mean absolute error) the chosen
-    thresholds may cost; or the thresholds, one per exit."""
+    many points of accuracy (of a regression: by how many percent the mean absolute error) the chosen
+    thresholds lose on new images at most, with which confidence; or the thresholds, one per exit."""
 
     lr: float = 0.1
     teacher: str = "none"
@@ -201,6 +202,7 @@ class Exit(Finetune):
     head: str = "conv"
     head_channels: int = 32
     max_drop: float = 0.5
+    confidence: float = 0.9
     thresholds: tuple[float, ...] = field(default=(), metadata=LATER)
 
     def check(self, section: str) -> None:
@@ -213,12 +215,18 @@ class Exit(Finetune):
         require(section, "head", self.head, self.head in HEAD_KINDS, "conv or linear")
         require(section, "head_channels", self.head_channels, 1 <= self.head_channels <= 1024, "1 to 1024")
         require(section, "max_drop", self.max_drop, 0 <= self.max_drop <= 100, "0 to 100")
+        sure = 0.5 <= self.confidence < 1
+        require(section, "confidence", self.confidence, sure, "0.5 to below 1, e.g. 0.9")
         valid = len(self.thresholds) in (0, len(self.positions)) and all(t >= 0 for t in self.thresholds)
         allowed = (
             f"[] (chosen by max_drop) or {len(self.positions)} confidences, one per position "
             "(tolerances of a regression)"
         )
         require(section, "thresholds", list(self.thresholds), valid, allowed)
+
+    @property
+    def promise(self) -> Promise:
+        return Promise(self.max_drop, self.confidence)
 
 
 Stage = Distill | Prune | Quantize | Exit

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from coc_runtime import cost, thresholds
+from coc_runtime import cost, promise
 from coc_runtime.arithmetic import Task
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
@@ -117,7 +117,7 @@ class Context:
         )
         qat.round_masters(network)
         if network.exits is not None:
-            network.thresholds = self._thresholds(network)
+            self._set_thresholds(network)
         return log
 
     def modes(self, network: Network, config: Training) -> Callable[[int], bool]:
@@ -164,16 +164,21 @@ class Context:
 
         return announce
 
-    def _thresholds(self, network: Network) -> tuple[float, ...]:
-        """Those of the recipe, or those chosen on the held-out images."""
+    def _set_thresholds(self, network: Network) -> None:
+        """Those of the recipe, or those that the held-out images show to keep its promise."""
         config = self.recipe.e
+        network.kept = None
         if config.thresholds:
             if len(config.thresholds) != len(network.heads):
                 raise CocError(f"e.thresholds: {len(config.thresholds)} for {len(network.heads)} exits")
-            return config.thresholds
+            network.thresholds = config.thresholds
+            return
         logits = exit_logits(network, self.calibration.images)
         spent = cost.exit_bitops(segment_layers(network))
-        return thresholds.choose(logits, self.calibration.labels, spent, config.max_drop, self.task)
+        kept = promise.choose(logits, self.calibration.labels, spent, config.promise, self.task)
+        network.thresholds, network.kept = kept.thresholds, kept
+        if line := kept.line():
+            tqdm.write(f"  {self.name}: {line}")
 
 
 def weight_bits(config: Quantize, progress: float) -> int:

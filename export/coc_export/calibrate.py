@@ -1,4 +1,5 @@
-"""Thresholds from a budget: the frontier of the calibration split, with latency as it is measured here."""
+"""Thresholds from a budget: what keeps a promise, or the frontier of the calibration split, latency as it
+is measured here."""
 
 import tempfile
 from collections.abc import Sequence
@@ -8,17 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from coc_runtime import environment, quality, thresholds
+from coc_runtime import environment, promise, quality, thresholds
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, Task
+from coc_runtime.promise import Kept, Promise
 from coc_runtime.session import Session
 from coc_runtime.thresholds import Frontier
 
 from . import latency, parity
 from .latency import Timing
-from .options import Budget, BudgetKind
+from .options import Budget, BudgetKind, Calibration
 
+CHOOSING = 0.5
+"""Share of the images whose labels choose the frontier; those of the others bound what its points lose."""
 POINTS = 25
 """Of the frontier, in the report."""
 
@@ -29,6 +33,8 @@ class Calibrated:
 
     thresholds: tuple[float, ...]
     sections: tuple[dict[str, Any], ...]
+    told: str | None
+    """a line where images are too few to let any leave early"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +77,9 @@ class _Held:
         return 100 * (now[1] / before[1] - 1) if before[1] else 0.0
 
 
-def calibrate(graph: Graph, files: Sequence[tuple[str, bytes]], data: Dataset, budget: Budget) -> Calibrated:
+def calibrate(
+    graph: Graph, files: Sequence[tuple[str, bytes]], data: Dataset, wanted: Calibration
+) -> Calibrated:
     """Choose thresholds for a model within a budget.
 
     files: (name, content) of its artifacts, with any thresholds; latency is that of each of them, and where
@@ -87,24 +95,31 @@ def calibrate(graph: Graph, files: Sequence[tuple[str, bytes]], data: Dataset, b
         timings = [latency.measure(path, data.images) for path in paths]
     held = _Held(graph, data, logits)
     costs: Sequence[float] = graph.exit_bitops()
-    if budget.kind is BudgetKind.MAX_LATENCY:
+    if wanted.budget.kind is BudgetKind.MAX_LATENCY:
         costs = np.max([timing.means for timing in timings], axis=0).tolist()
-    frontier = thresholds.frontier(held.logits, data.labels, costs, graph.task)
-    point = _within(held, frontier, budget, timings)
-    sections = tuple(_section(held, frontier, point, budget, timing) for timing in timings)
-    return Calibrated(tuple(frontier.thresholds[point].tolist()), sections)
+    choosing, bounding = promise.split(len(data.images), CHOOSING)
+    found = thresholds.frontier(held.logits[:, choosing], data.labels[choosing], costs, graph.task)
+    frontier = found.priced(held.logits, graph.task)
+    kept: Kept | None = None
+    if wanted.budget.kind is BudgetKind.MAX_DROP:
+        asked = Promise(wanted.budget.value, wanted.confidence)
+        kept = promise.choose(held.logits, data.labels, costs, asked, graph.task)
+        limits, guarantee = kept.thresholds, kept.record()
+    else:
+        limits = _within(held, frontier, wanted.budget, timings)
+        rest = held.logits[:, bounding], data.labels[bounding]
+        bound = promise.bound(*rest, limits, wanted.confidence, graph.task)
+        guarantee = {"confidence": wanted.confidence, "images": len(bounding), "bound": bound}
+    sections = tuple(_section(held, frontier, limits, wanted.budget, timing) for timing in timings)
+    told = None if kept is None else kept.line()
+    return Calibrated(limits, tuple({**section, "guarantee": guarantee} for section in sections), told)
 
 
-def _within(held: _Held, frontier: Frontier, budget: Budget, timings: Sequence[Timing]) -> int:
-    """The frontier's point for a budget; CocError with what is reachable where there is none."""
-    if budget.kind is BudgetKind.MAX_DROP:
-        allowed = thresholds.allowed_loss(held.logits, held.data.labels, budget.value, held.graph.task)
-        point = frontier.at_loss(allowed)
-        assert point is not None, "leaving never loses nothing"
-        return point
+def _within(held: _Held, frontier: Frontier, budget: Budget, timings: Sequence[Timing]) -> tuple[float, ...]:
+    """The frontier's thresholds for a budget; CocError with what is reachable where there are none."""
     point = frontier.at_cost(budget.value)
     if point is not None:
-        return point
+        return tuple(frontier.thresholds[point].tolist())
     cheapest = held.point(frontier.thresholds[0].tolist(), timings[0])
     least, answers = frontier.cost[0], quality.text(cheapest)
     if budget.kind is BudgetKind.BITOPS:
@@ -118,13 +133,16 @@ def _within(held: _Held, frontier: Frontier, budget: Budget, timings: Sequence[T
     )
 
 
-def _section(held: _Held, frontier: Frontier, point: int, budget: Budget, timing: Timing) -> dict[str, Any]:
-    """The calibration section of a report."""
+def _section(
+    held: _Held, frontier: Frontier, limits: Sequence[float], budget: Budget, timing: Timing
+) -> dict[str, Any]:
+    """The calibration section of a report, but for what it guarantees."""
 
     def at(index: int | None) -> dict[str, Any] | None:
         return None if index is None else held.point(frontier.thresholds[index].tolist(), timing)
 
-    cheaper, dearer = frontier.neighbours(point)
+    choice = held.point(limits, timing)
+    cheaper, dearer = frontier.neighbours(frontier.price(held.logits, limits, held.graph.task))
     early = len(held.graph.segments) - 1
     return {
         "data": held.data.name,
@@ -132,7 +150,6 @@ def _section(held: _Held, frontier: Frontier, point: int, budget: Budget, timing
         "images": len(held.data.labels),
         **parity.data_digests(held.data),
         "budget": {"option": budget.kind.value, "text": budget.text, "value": budget.value},
-        "spare": "one standard error of the loss",
         "search": "every combination" if frontier.exact else "grid, then one exit at a time",
         "frontier_points": len(frontier),
         "cpu": environment.cpu(),
@@ -141,7 +158,7 @@ def _section(held: _Held, frontier: Frontier, point: int, budget: Budget, timing
         "rounds": max(len(sample) for sample in timing.samples),
         "means": "of the runs up to p99",
         "exit_latency_us": timing.exits(),
-        "choice": at(point),
+        "choice": choice,
         "cheaper": at(cheaper),
         "dearer": at(dearer),
         "last_exit": held.point((thresholds.NEVER[held.graph.task],) * early, timing),

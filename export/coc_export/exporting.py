@@ -20,7 +20,7 @@ def export(options: Export, say: Callable[[str], None] = print) -> tuple[Finishe
     source = open_source(options.model)
     opset = options.opset or source.opset
     data = _test_data(source, options)
-    source, sections = _set_thresholds(source, options, opset)
+    source, sections = _set_thresholds(source, options, opset, say)
     finished = []
     for out, section in zip(options.outs, sections, strict=True):
         done = export_report.check(source, out, opset, data, section)
@@ -49,7 +49,7 @@ def _test_data(source: Source, options: Export) -> Dataset:
 
 
 def _set_thresholds(
-    source: Source, options: Export, opset: int
+    source: Source, options: Export, opset: int, say: Callable[[str], None]
 ) -> tuple[Source, tuple[dict[str, Any] | None, ...]]:
     """The model with its thresholds, and the calibration section of each artifact's report."""
     nothing = (None,) * len(options.outs)
@@ -65,12 +65,12 @@ def _set_thresholds(
             raise CocError(f"--thresholds: {error}") from None
     if options.calibration is None:
         return source, nothing
-    found = _calibrate(source, options.calibration, options.outs, opset)
+    found = _calibrate(source, options.calibration, options.outs, opset, say)
     return source.with_thresholds(found.thresholds), found.sections
 
 
 def _calibrate(
-    source: Source, wanted: Calibration, outs: tuple[Path, ...], opset: int
+    source: Source, wanted: Calibration, outs: tuple[Path, ...], opset: int, say: Callable[[str], None]
 ) -> calibrate.Calibrated:
     graph = source.graph
     data = export_report.load_data(graph, "--calibrate", wanted.data, "calibration", None)
@@ -78,7 +78,10 @@ def _calibrate(
     if classes != graph.classes:
         raise CocError(f"--calibrate {wanted.data}: {classes} classes, the model has {graph.classes}")
     packed = [(out.name, export_report.pack(graph, out, opset)[0].data) for out in outs]
-    return calibrate.calibrate(graph, packed, data, wanted.budget)
+    found = calibrate.calibrate(graph, packed, data, wanted)
+    if found.told:
+        say(found.told)
+    return found
 
 
 def _check_agreement(done: Finished, allowed: bool) -> None:

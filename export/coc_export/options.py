@@ -12,6 +12,8 @@ from coc_runtime import command
 from coc_runtime.errors import CocError
 from coc_runtime.onnxfile import IR_VERSIONS
 
+CONFIDENCE = 0.9
+"""In a loss, unless told otherwise."""
 MICROSECONDS = {"us": 1, "ms": 1_000, "s": 1_000_000}
 
 
@@ -46,6 +48,8 @@ class Calibration:
 
     data: str
     budget: Budget
+    confidence: float
+    """in the loss that is promised, or reported"""
 
 
 @dataclass(frozen=True)
@@ -146,8 +150,14 @@ def _add_thresholds(result: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-drop",
         metavar="POINTS",
-        help="of accuracy below the last exit, as few BitOps as that allows; of a regression percent of "
-        "mean absolute error",
+        help="of accuracy below the last exit on new images, as few BitOps as that allows; of a regression "
+        "percent of mean absolute error",
+    )
+    group.add_argument(
+        "--confidence",
+        metavar="C",
+        help=f"that the loss on new images is within --max-drop, or the bound that is reported "
+        f"(default: {CONFIDENCE})",
     )
     group.add_argument(
         "--max-latency",
@@ -201,6 +211,7 @@ def _verify(options: argparse.Namespace) -> Verify:
         "layers",
         "allow_mismatch",
         "calibrate",
+        "confidence",
         "thresholds",
     )
     _refuse(options, "--verify", (*others, *(_attribute(kind) for kind in BudgetKind)))
@@ -254,7 +265,8 @@ def _calibration(options: argparse.Namespace) -> Calibration | None:
     given = [kind for kind in BudgetKind if getattr(options, _attribute(kind)) is not None]
     names = ", ".join(kind.value for kind in given)
     if options.calibrate is None:
-        if given:
+        if given or options.confidence is not None:
+            names = names or "--confidence"
             raise CocError(
                 f"{names} needs --calibrate DATA, whose calibration split thresholds are chosen on"
             )
@@ -265,7 +277,16 @@ def _calibration(options: argparse.Namespace) -> Calibration | None:
         found = f"{names} given" if given else "none given"
         kinds = ", ".join(kind.value for kind in BudgetKind)
         raise CocError(f"--calibrate needs exactly one budget of {kinds}: {found}")
-    return Calibration(options.calibrate, _budget(given[0], getattr(options, _attribute(given[0]))))
+    budget = _budget(given[0], getattr(options, _attribute(given[0])))
+    return Calibration(options.calibrate, budget, _confidence(options.confidence))
+
+
+def _confidence(text: str | None) -> float:
+    if text is None:
+        return CONFIDENCE
+    if not re.fullmatch(r"0?\.\d{1,9}", text) or float(text) < 0.5:
+        raise CocError(f"--confidence {text}: must be a number from 0.5 to below 1, e.g. 0.9")
+    return float(text)
 
 
 def _attribute(kind: BudgetKind) -> str:

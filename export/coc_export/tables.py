@@ -41,7 +41,7 @@ def sizes(ledger: dict[str, Any]) -> str:
 
 def calibration(section: dict[str, Any]) -> str:
     """The choice of thresholds between its neighbours on the frontier and the last exit alone."""
-    budget = section["budget"]
+    budget, promised = section["budget"], section["guarantee"]
     first = section["choice"]
     classified = first["accuracy"] is not None
     rows = [
@@ -71,7 +71,8 @@ def calibration(section: dict[str, Any]) -> str:
         )
     return (
         f"calibrated on {section['images']} held-out images of {section['data']}: {budget['option']} "
-        f"{budget['text']}, {section['spare']} to spare\n"
+        f"{budget['text']}; with {100 * promised['confidence']:g} % confidence new images lose at most "
+        f"{promised['bound']:.2f} {'points' if classified else '% of error'}\n"
         f"latency of one image on one thread, {section['backend']} on {section['cpu']}\n{table(rows)}"
     )
 

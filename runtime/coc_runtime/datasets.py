@@ -24,7 +24,7 @@ from .text import one_line
 SPLITS = ("train", "calibration", "test")
 SPECS = (
     "digits, rotated-digits, cifar10[:PATH], cifar100[:PATH], svhn[:PATH], cinic10:PATH, "
-    "imagefolder:PATH[:size=WxH]"
+    "imagefolder:PATH[:size=WxH]; any with [:held_out=SHARE]"
 )
 ROTATIONS = 3
 """Of every image of rotated-digits."""
@@ -83,14 +83,42 @@ def tell(*parts: Dataset) -> None:
 class _Source:
     """Labels of all images of a part (train or test), and how to get the images at some indices.
 
-    held_out: the calibration images, bool [N], where the classes do not tell which to take.
+    strata: what the calibration images are taken an equal share of, int [M], where that is not the labels;
+    N is a multiple of M, and images M apart belong together.
     """
 
     name: str
     labels: np.ndarray
     classes: tuple[str, ...]
     read: Callable[[np.ndarray], tuple[np.ndarray, Mapping[str, int]]]
-    held_out: np.ndarray | None = None
+    strata: np.ndarray | None = None
+
+    def held_out(self, share: float | None) -> np.ndarray:
+        """Which images are held out for calibration, bool [N]: this share of them, or the usual one."""
+        strata = self.labels if self.strata is None else self.strata
+        if share is None:
+            share = min(CALIBRATION_SHARE, CALIBRATION_MOST / max(len(strata), 1))
+        return np.tile(_stratified(strata, share), len(self.labels) // max(len(strata), 1))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which images make the calibration split: the usual share, or one that a spec names behind its data."""
+
+    share: float | None = None
+    of_test: bool = False
+    text: str = ""
+
+
+def parse_held_out(spec: str) -> tuple[str, HeldOut]:
+    """A spec without its ":held_out=SHARE" or ":held_out_of_test=SHARE", and what that says."""
+    found = re.fullmatch(r"(.*):(held_out|held_out_of_test)=([^:]*)", spec, re.DOTALL)
+    if found is None:
+        return spec, HeldOut()
+    share = float(found[3]) if re.fullmatch(r"0?\.\d{1,6}", found[3]) else 0.0
+    if not share:
+        raise CocError(f"data {spec}: {found[2]}={found[3]} is not a share between 0 and 1, e.g. 0.3")
+    return found[1], HeldOut(share, found[2] == "held_out_of_test", spec[len(found[1]) :])
 
 
 def load(spec: str, split: str) -> Dataset:
@@ -103,20 +131,24 @@ def load(spec: str, split: str) -> Dataset:
     not read), or "imagefolder:PATH" (PATH/train/CLASS/* and PATH/test/CLASS/* or PATH/val/CLASS/*, images of
     one size, or of any size with ":size=WxH" behind PATH, to which they are then scaled; all become RGB if
     any training image has colours, else grey, see `imagefiles`). split: "train", "calibration" (10 % of the
-    training images, at most 5,000, the same share of every class; "train" is the rest) or "test".
+    training images, at most 5,000, the same share of every class; "train" is the rest) or "test". Behind all
+    that, ":held_out=SHARE" gives "calibration" another share of the training images, and
+    ":held_out_of_test=SHARE" one of the test images: "train" then has all training images, "test" the rest.
     Raises CocError: unknown spec or split, files missing or unreadable, package missing, download failed.
     """
     if split not in SPLITS:
         raise CocError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    source = _source(spec, "test" if split == "test" else "train")
+    data, asked = parse_held_out(spec)
+    cut = "test" if asked.of_test else "train"
+    source = _source(data, cut if split == "calibration" else split)
     chosen = np.arange(len(source.labels))
-    if split != "test":
-        held_out = _calibration_mask(source.labels) if source.held_out is None else source.held_out
+    if split in ("calibration", cut):
+        held_out = source.held_out(asked.share)
         chosen = np.flatnonzero(held_out if split == "calibration" else ~held_out)
     if len(chosen) == 0:
         raise CocError(f"{spec}: no images for the {split} split")
     images, converted = source.read(chosen)
-    return Dataset(source.name, images, source.labels[chosen], source.classes, converted)
+    return Dataset(source.name + asked.text, images, source.labels[chosen], source.classes, converted)
 
 
 def _source(spec: str, part: str) -> _Source:
@@ -141,11 +173,6 @@ def _parse_size(text: str) -> tuple[int, int]:
     if found is None:
         raise CocError(f"imagefolder: size={text} is not understood: give width and height, e.g. size=64x48")
     return int(found[1]), int(found[2])
-
-
-def _calibration_mask(labels: np.ndarray) -> np.ndarray:
-    """Which training images are held out for calibration, bool [N]."""
-    return _stratified(labels, min(CALIBRATION_SHARE, CALIBRATION_MOST / max(len(labels), 1)))
 
 
 def _stratified(labels: np.ndarray, share: float) -> np.ndarray:
@@ -185,8 +212,7 @@ def _rotated_digits(part: str) -> _Source:
     ]
     images = np.stack(turned)[:, None]
     labels = (degrees.reshape(-1, 1) / MOST_DEGREES).astype(np.float32)
-    held_out = np.tile(_calibration_mask(digits.labels), ROTATIONS)
-    return _Source("rotated-digits", labels, ("angle",), lambda at: (images[at], {}), held_out)
+    return _Source("rotated-digits", labels, ("angle",), lambda at: (images[at], {}), digits.labels)
 
 
 def _downloaded(kind: str, root: Path, part: str) -> _Source:

@@ -13,7 +13,8 @@ beats in both; a budget then picks one of them.
   exit at a time with all its candidates until that finds nothing new, ROUNDS times at most.
 
 A loss is counted with one standard error on top: what few images say about a small loss is worth little,
-and the best of many combinations looks better than it is.
+and the best of many combinations looks better than it is. That is a rule of thumb and promises nothing: where
+a loss must be kept, `coc_runtime.promise` chooses.
 """
 
 import itertools
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import quality
-from .arithmetic import Task, exit_confidence, exits_taken
+from .arithmetic import Task, exit_confidence, exits_taken, gate_thresholds, leaves
 
 COMBINATIONS = 10_000
 """Settings of the exits before the last early one that are tried in full."""
@@ -101,25 +102,34 @@ class Frontier:
     images, 0.01 is one point of accuracy; of a regression in units of its mean absolute error"""
     exact: bool
     """whether every combination was tried"""
+    exit_costs: tuple[float, ...]
+    """of an image that leaves at each exit"""
 
     def __len__(self) -> int:
         return len(self.cost)
-
-    def at_loss(self, allowed: float) -> int | None:
-        """The cheapest point that loses no more than this."""
-        within = np.flatnonzero(self.loss <= allowed)
-        return int(within[0]) if len(within) else None
 
     def at_cost(self, limit: float) -> int | None:
         """The point that loses least at no more than this cost."""
         within = np.flatnonzero(self.cost <= limit)
         return int(within[-1]) if len(within) else None
 
-    def neighbours(self, point: int) -> tuple[int | None, int | None]:
-        """The nearest cheaper and dearer points at least STEP of the span away."""
+    def price(self, logits: np.ndarray, limits: Sequence[float], task: Task) -> float:
+        """The mean cost of these images with these thresholds."""
+        return float(np.asarray(self.exit_costs)[exits_taken(logits, limits, task)].mean())
+
+    def priced(self, logits: np.ndarray, task: Task) -> "Frontier":
+        """The points with the cost that they have for these images; those that others then beat are out."""
+        scores = exit_scores(logits, task)
+        costs = np.asarray(self.exit_costs)
+        cost = np.array([costs[taken(scores, limits, task)].mean() for limits in self.thresholds.tolist()])
+        kept = _undominated(cost, self.loss)
+        return Frontier(self.thresholds[kept], cost[kept], self.loss[kept], self.exact, self.exit_costs)
+
+    def neighbours(self, cost: float) -> tuple[int | None, int | None]:
+        """The nearest points that are cheaper and dearer than this by at least STEP of the span."""
         step = STEP * (self.cost[-1] - self.cost[0])
-        below = np.flatnonzero(self.cost < self.cost[point] - step)
-        above = np.flatnonzero(self.cost > self.cost[point] + step)
+        below = np.flatnonzero(self.cost < cost - step)
+        above = np.flatnonzero(self.cost > cost + step)
         return (int(below[-1]) if len(below) else None), (int(above[0]) if len(above) else None)
 
     def spread(self, count: int) -> list[int]:
@@ -127,28 +137,6 @@ class Frontier:
         wanted = np.linspace(self.cost[0], self.cost[-1], count)
         nearest = np.abs(self.cost[:, None] - wanted).argmin(axis=0)
         return sorted({int(point) for point in nearest})
-
-
-def choose(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    exit_bitops: Sequence[int],
-    max_drop: float,
-    task: Task = Task.CLASSIFICATION,
-) -> tuple[float, ...]:
-    """The thresholds of least mean BitOps whose loss is within `max_drop`: points of accuracy below the last
-    exit's; of a regression percent of mean absolute error above it."""
-    found = frontier(logits, labels, exit_bitops, task)
-    point = found.at_loss(allowed_loss(logits, labels, max_drop, task))
-    if point is None:
-        return (NEVER[task],) * (len(logits) - 1)
-    return tuple(found.thresholds[point].tolist())
-
-
-def allowed_loss(logits: np.ndarray, labels: np.ndarray, max_drop: float, task: Task) -> float:
-    """A drop as people give it (see `choose`), in the units of `Frontier.loss`."""
-    whole = 1.0 if task is Task.CLASSIFICATION else -float(_gain(logits, labels, task)[-1].mean())
-    return max_drop / 100 * whole
 
 
 def frontier(
@@ -180,15 +168,29 @@ def frontier(
             break
     settings, cost, loss = pool.pruned()
     thresholds = np.array([search.settle(setting) for setting in settings], np.float64)
-    return Frontier(thresholds.reshape(len(settings), search.exits), cost, loss, exact)
+    found = thresholds.reshape(len(settings), search.exits)
+    return Frontier(found, cost, loss, exact, tuple(search.costs.tolist()))
 
 
-def _gain(logits: np.ndarray, labels: np.ndarray, task: Task) -> np.ndarray:
+def gains(logits: np.ndarray, labels: np.ndarray, task: Task) -> np.ndarray:
     """What each exit's answer is worth, [exits, N]: 1 where it is right; of a regression minus its error."""
     if task is Task.CLASSIFICATION:
         return (logits.argmax(axis=2) == labels).astype(np.float64)
     worth: np.ndarray = -np.abs(logits.astype(np.float64) - labels).mean(axis=2)
     return worth
+
+
+def exit_scores(logits: np.ndarray, task: Task) -> list[np.ndarray]:
+    """What each early exit's threshold is compared with, float32 [N] each."""
+    return [exit_confidence(logits[k], logits[k - 1] if k else None, task) for k in range(len(logits) - 1)]
+
+
+def taken(scores: Sequence[np.ndarray], limits: Sequence[float], task: Task) -> np.ndarray:
+    """The exits that images of these scores take, int64 [N]; `exits_taken` for many sets of thresholds."""
+    found = np.full(len(scores[0]) if scores else 1, len(scores))
+    for k, limit in reversed(list(enumerate(gate_thresholds(limits, task)))):
+        found[leaves(scores[k], limit, task)] = k
+    return found
 
 
 class _Search:
@@ -203,12 +205,9 @@ class _Search:
     ) -> None:
         self.task, self.exits, self.images = task, len(logits) - 1, logits.shape[1]
         self.costs = np.asarray(exit_costs, np.float64)
-        gain = _gain(logits, labels, task)
+        gain = gains(logits, labels, task)
         self.lost = gain[-1] - gain
-        self.scores = [
-            exit_confidence(logits[k], logits[k - 1] if k else None, task).astype(np.float64)
-            for k in range(self.exits)
-        ]
+        self.scores = [score.astype(np.float64) for score in exit_scores(logits, task)]
         self.candidates = [_candidates(score, task) for score in self.scores]
         self.rank = [
             np.searchsorted(limits, score, side="right")

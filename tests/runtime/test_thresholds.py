@@ -7,7 +7,7 @@ import pytest
 
 from coc_runtime import thresholds
 from coc_runtime.arithmetic import Task, confidence, exits_taken
-from coc_runtime.thresholds import choose, frontier, gate
+from coc_runtime.thresholds import frontier, gate
 
 BITOPS = (100, 220, 400)
 NEVER = thresholds.NEVER[Task.CLASSIFICATION]
@@ -22,6 +22,15 @@ def outcome(seed: int, exits: int = 2, count: int = 300) -> tuple[np.ndarray, np
         strength = rng.exponential(1.0 + k, count)
         logits[k, np.arange(count), labels] += strength
     return logits, labels
+
+
+def choose(
+    logits: np.ndarray, labels: np.ndarray, costs: tuple[float, ...], max_drop: float
+) -> tuple[float, ...]:
+    """The frontier's cheapest thresholds within a drop in points."""
+    found = frontier(logits, labels, costs)
+    within = np.flatnonzero(found.loss <= max_drop / 100)
+    return tuple(found.thresholds[within[0]].tolist())
 
 
 def one_by_one(logits: np.ndarray, labels: np.ndarray, limits: tuple[float, ...]) -> tuple[float, list[int]]:
@@ -191,13 +200,12 @@ def test_budgets_take_the_cheapest_and_the_best_point_and_neighbours_differ() ->
     for limit in (150.0, 180.0, float(found.cost[-2])):
         point = found.at_cost(limit)
         assert point is not None and found.cost[point] <= limit < found.cost[point + 1]
-        cheaper, dearer = found.neighbours(point)
+        cheaper, dearer = found.neighbours(float(found.cost[point]))
         assert cheaper is None or found.cost[cheaper] < found.cost[point]
         assert dearer is None or found.cost[dearer] > found.cost[point]
     assert found.at_cost(99.0) is None, "no image costs less than the first exit"
-    loss = found.at_loss(0.03)
-    assert loss is not None and found.loss[loss] <= 0.03 < found.loss[loss - 1]
-    assert found.neighbours(0)[0] is None and found.neighbours(len(found) - 1)[1] is None
+    ends = (float(found.cost[at]) for at in (0, -1))
+    assert found.neighbours(next(ends))[0] is None and found.neighbours(next(ends))[1] is None
     assert found.spread(9)[0] == 0 and found.spread(9)[-1] == len(found) - 1
 
 
@@ -212,3 +220,18 @@ def test_thresholds_found_are_the_best_of_all_gaps_for_one_exit() -> None:
     limits = choose(logits, labels, (1, 2), 2.0)
     allowed = [cost for cost, loss in reference(logits, labels, (1, 2), Task.CLASSIFICATION) if loss <= 0.02]
     assert gate(logits, labels, limits, (1, 2)).bitops == pytest.approx(min(allowed))
+
+
+def test_a_frontier_is_priced_anew_by_other_images() -> None:
+    chosen, labels = outcome(5)
+    others, _ = outcome(6)
+    found = frontier(chosen, labels, BITOPS)
+    priced = found.priced(others, Task.CLASSIFICATION)
+    assert (
+        1 < len(priced) <= len(found)
+        and (np.diff(priced.cost) > 0).all()
+        and (np.diff(priced.loss) < 0).all()
+    )
+    for limits, cost in zip(priced.thresholds.tolist(), priced.cost, strict=True):
+        assert np.asarray(BITOPS)[exits_taken(others, limits)].mean() == pytest.approx(cost)
+        assert priced.price(others, limits, Task.CLASSIFICATION) == pytest.approx(cost)
