@@ -218,7 +218,7 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CocError, match=r"none\.toml: cannot be read \(No such file"):
         recipe.load(tmp_path / "none.toml", [])
-    with pytest.raises(CocError, match="cannot be read"):
+    with pytest.raises(CocError, match="is a directory: give a TOML file"):
         recipe.load(tmp_path, [])
 
 

@@ -54,15 +54,18 @@ def test_reference_and_torch_agree_on_every_logit_and_cost(
 
 @pytest.mark.parametrize("batch", [1, 7, 124])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_integer_mode_does_not_depend_on_batch_or_threads(batch: int, threads: int, source: Path) -> None:
+def test_integer_mode_does_not_depend_on_batch_or_threads(
+    batch: int, threads: int, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Algorithms that torch picks by batch (Winograd, for one) would not be exact."""
     network = quantized_network((4, 8), "8", "conv")
     images = digits("test").images[: 4 * batch if threads > 1 else 497]
     expected = Session.from_graph(lowered(network, source)).logits_per_exit(images)
+    monkeypatch.setattr("coc_deploy.network.batch_size", lambda _: batch)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        np.testing.assert_array_equal(exit_logits(network, images, batch), expected)
+        np.testing.assert_array_equal(exit_logits(network, images), expected)
     finally:
         torch.set_num_threads(before)
 

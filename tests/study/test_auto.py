@@ -47,7 +47,7 @@ p.ratio = [0.5]
 q.bits = ["4x8"]
 e.positions = [[0.5]]
 """
-DROP = 20
+DROP = 25
 """Points: the tiny networks lose much."""
 
 
