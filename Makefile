@@ -6,7 +6,7 @@ RESULTS := benchmarks/results
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: test lint docs demo native fuzz examples measurements embedding engines studies auto figures clean .venv
+.PHONY: test lint docs demo native fuzz examples measurements embedding engines studies auto guarantee demo-seeds figures clean .venv
 
 # Two files of tests at a time on two cores.
 test: lint
@@ -66,6 +66,15 @@ studies: $(INSTALLED)
 auto: $(INSTALLED)
 	$(BIN)/python benchmarks/scripts/auto.py digits
 	$(BIN)/python benchmarks/scripts/auto.py cifar10
+
+# How often promises about early exits are broken over 200 splits of the test images, and what keeping them costs:
+# half an hour. Needs data/cifar10.
+guarantee: $(INSTALLED)
+	$(BIN)/python benchmarks/scripts/guarantee.py --json $(RESULTS)/guarantee.json
+
+# Whether the demo depends on luck: ten seeds on two kinds of CPU, an hour. An interrupted one continues.
+demo-seeds: $(INSTALLED)
+	$(BIN)/python benchmarks/scripts/demo_seeds.py --json $(RESULTS)/demo_seeds.json
 
 # The figures of README.md and of pages in docs, and the picture, from the committed JSON; programs in docs from their files;
 # the C core's limits and the tables of docs/format.md from coc_runtime.

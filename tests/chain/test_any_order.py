@@ -14,7 +14,8 @@ from coc_deploy.counting import segment_layers
 from coc_deploy.network import Network, exit_logits
 from coc_deploy.qat import QConv
 from coc_export import cli as export
-from coc_runtime import cost, thresholds
+from coc_runtime import cost, promise
+from coc_runtime.promise import Promise
 from tiny import digits, write_recipe
 
 ORDERS = ["".join(order) for order in itertools.permutations("DPQE")]
@@ -119,7 +120,8 @@ def test_a_later_stage_chooses_thresholds_anew_on_the_held_out_images(runs: Path
     held_out = digits("calibration")
     segments = np.cumsum([cost.bitops(layers) for layers in segment_layers(network)])
     logits = exit_logits(network, held_out.images)
-    assert network.thresholds == thresholds.choose(logits, held_out.labels, segments.tolist(), 20)
+    found = promise.choose(logits, held_out.labels, segments.tolist(), Promise(20, 0.9))
+    assert found.early and network.thresholds == found.thresholds
 
 
 def test_thresholds_of_the_recipe_are_kept_by_later_stages(runs: Path) -> None:

@@ -10,9 +10,10 @@ from sklearn import metrics
 from coc_deploy import chain, recipe
 from coc_deploy.losses import distilled_squares, exit_distillation, mean_squares
 from coc_deploy.recipe import Recipe
-from coc_runtime import CocError, datasets, quality
+from coc_runtime import CocError, datasets, promise, quality
 from coc_runtime.graph import Task
-from coc_runtime.thresholds import choose, gate
+from coc_runtime.promise import Promise
+from coc_runtime.thresholds import gate
 from tiny import stage_key, write_recipe
 
 BITOPS = (100, 220, 400, 500)
@@ -55,7 +56,8 @@ def test_students_learn_from_targets_and_teacher_by_alpha() -> None:
 @pytest.mark.parametrize("max_drop", [0.0, 5.0, 50.0])
 def test_the_error_rises_by_no_more_than_the_percent_allowed(exits: int, max_drop: float) -> None:
     every, targets = outcome(exits, exits)
-    tolerances = choose(every, targets, BITOPS[: exits + 1], max_drop, Task.REGRESSION)
+    wanted = Promise(max_drop, 0.9)
+    tolerances = promise.choose(every, targets, BITOPS[: exits + 1], wanted, Task.REGRESSION).thresholds
     gated = gate(every, targets, tolerances, BITOPS[: exits + 1], Task.REGRESSION)
     last = quality.mean_absolute_error(every[-1], targets)
     mae = gated.quality["mae"]

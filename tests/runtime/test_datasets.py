@@ -106,11 +106,15 @@ def test_grayscale_images_have_one_channel(tmp_path: Path) -> None:
     assert data.images[:, 0, 0, 0].tolist() == [0, 1, 2]
 
 
+def held_out(labels: np.ndarray) -> np.ndarray:
+    return datasets._Source("", labels, (), lambda at: (at, {})).held_out(None)
+
+
 def test_calibration_takes_at_most_5000_images() -> None:
     labels = np.repeat(np.arange(10), 8000)
-    mask = datasets._calibration_mask(labels)
+    mask = held_out(labels)
     assert np.bincount(labels[mask]).tolist() == [500] * 10
-    assert datasets._calibration_mask(labels[::100]).sum() == 80
+    assert held_out(labels[::100]).sum() == 80
 
 
 def make_bad(root: Path, kind: str) -> str:
@@ -383,3 +387,30 @@ def test_arrays_that_are_no_images_or_labels_are_refused(
 ) -> None:
     with pytest.raises(CocError, match=f"mine: (images are )?{re.escape(words)}"):
         datasets.Dataset("mine", images, np.array(labels), ("a", "b"))
+
+
+def test_another_share_of_the_training_images_is_held_out() -> None:
+    usual = {split: datasets.load("digits", split) for split in datasets.SPLITS}
+    more = {split: datasets.load("digits:held_out=0.4", split) for split in datasets.SPLITS}
+    assert [len(more[split].labels) for split in datasets.SPLITS] == [785, 515, 497]
+    np.testing.assert_array_equal(more["test"].images, usual["test"].images)
+    assert rows(usual["calibration"].images) <= rows(more["calibration"].images)
+    assert more["calibration"].name == "digits:held_out=0.4"
+    turned = [len(datasets.load("rotated-digits:held_out=.3", split).labels) for split in datasets.SPLITS]
+    assert turned == [2745, 1155, 1491]
+
+
+def test_test_images_are_held_out_where_nothing_may_be_trained_on_them() -> None:
+    usual = {split: datasets.load("digits", split) for split in datasets.SPLITS}
+    cut = {split: datasets.load("digits:held_out_of_test=0.5", split) for split in datasets.SPLITS}
+    assert len(cut["train"].labels) == len(usual["train"].labels) + len(usual["calibration"].labels)
+    test, held_out = rows(cut["test"].images), rows(cut["calibration"].images)
+    assert not test & held_out and test | held_out == rows(usual["test"].images)
+    assert abs(len(cut["test"].labels) - len(cut["calibration"].labels)) <= 10
+    assert len(np.unique(cut["calibration"].labels)) == 10
+
+
+@pytest.mark.parametrize("share", ["0", "1", "1.5", "half", "", "-0.2", "0.0"])
+def test_a_share_that_is_none_is_refused(share: str) -> None:
+    with pytest.raises(CocError, match="is not a share between 0 and 1, e.g. 0.3"):
+        datasets.load(f"digits:held_out={share}", "train")

@@ -16,7 +16,7 @@ from typing import Any
 
 from coc_runtime import environment, files
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes/digits.toml"
 KINDS = {"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2"}, "default": {}}
 """What PyTorch's convolutions may use of the CPU, by name."""

@@ -21,7 +21,7 @@ from coc_runtime import cost, datasets, environment, files, promise, thresholds
 from coc_runtime.arithmetic import Task, exits_taken
 from coc_runtime.promise import Promise
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = ("examples/cifar10-resnet20-1x8", "examples/cifar10-resnet20-4x8")
 DROPS = (0.3, 0.5, 1.0)
 CONFIDENCE = 0.9
