@@ -14,6 +14,7 @@ def convolve(
     stride: Pair = (1, 1),
     padding: Pair = (0, 0),
     groups: int = 1,
+    dilation: Pair = (1, 1),
 ) -> Tensor:
     """`functional.conv2d` of x [N, C, H, W]; one of 1x1 windows with a stride convolves only the pixels that
     it reads, with stride 1.
@@ -25,17 +26,18 @@ def convolve(
             height, width = padding
             x, padding = functional.pad(x, (width, width, height, height)), (0, 0)
         x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
-    return functional.conv2d(x, weight, bias, stride, padding, 1, groups)
+    return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
 class Conv2d(nn.Conv2d):
-    """torch.nn.Conv2d without dilation, with padding in numbers, computed by `convolve`."""
+    """torch.nn.Conv2d with padding in numbers, computed by `convolve`."""
 
     stride: Pair
     padding: Pair
+    dilation: Pair
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return convolve(input, weight, bias, self.stride, self.padding, self.groups)
+        return convolve(input, weight, bias, self.stride, self.padding, self.groups, self.dilation)
 
 
 def guarded(network: nn.Module) -> bool:

@@ -13,11 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils import _pytree as pytree
 
 from coc_runtime.errors import CocError
 
 NOISE = 1e-6
 """Relative to a tensor's largest value: far above what float64 loses, far below any other computation."""
+
+IMAGES = "the images"
 
 ENDINGS: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda logits: logits,
@@ -42,10 +46,15 @@ TRIALS = (Trial(False, random_weights=False), Trial(True), Trial(False, gain=30.
 
 @dataclass
 class _Side:
-    """One of the two in float64, what its modules gave in its last run, and the names of its tensors."""
+    """One of the two in float64, what it got in its last run and what its modules gave.
+
+    whole: whether training mode is also that of the module itself, not of its submodules alone.
+    """
 
     module: nn.Module
     outputs: dict[str, Tensor] = field(default_factory=dict)
+    images: Tensor = field(default_factory=lambda: torch.zeros(0))
+    whole: bool = True
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -69,8 +78,13 @@ class _Side:
     def run(self, x: Tensor, trial: Trial) -> Any:
         """The same random numbers for dropout each time."""
         self.module.train(trial.training)
+        self.module.training = trial.training and self.whole
+        for name, part in self.module.named_modules():
+            if isinstance(part, nn.Conv2d | nn.Linear) or "parametrizations" in name.split("."):
+                part.training = False  # spectral norm's estimate, which training refines, is taken as it is
         torch.manual_seed(0)
-        return self.module(x.clone())
+        self.images = x.clone().requires_grad_(trial.training)
+        return self.module(self.images.clone())
 
 
 def check(given: nn.Module, made: nn.Module, shape: tuple[int, int, int]) -> None:
@@ -89,7 +103,7 @@ def check(given: nn.Module, made: nn.Module, shape: tuple[int, int, int]) -> Non
 class _Comparison:
     def __init__(self, given: nn.Module, made: nn.Module, shape: tuple[int, int, int]) -> None:
         self.kind, self.trial = type(given).__name__, TRIALS[0]
-        self.given, self.made = (_Side(copy.deepcopy(module).cpu().double()) for module in (given, made))
+        self.given, self.made = (_Side(copied(module).cpu().double()) for module in (given, made))
         self.shared = self._share()
         for side in (self.given, self.made):
             side.module.requires_grad_(True)
@@ -100,22 +114,28 @@ class _Comparison:
         self.endings = ENDINGS
 
     def _share(self) -> dict[str, nn.Parameter]:
-        """Let both hold the same parameters, which have the same values; those of the model by name."""
+        """Let both hold the same parameters; those that both have, by name.
+
+        What the network has of the same name with other values is computed from the model's parameters.
+        """
         parameters = dict(self.given.module.named_parameters())
+        shared = {}
         for name, parameter in list(self.made.module.named_parameters()):
-            if name in parameters:
-                if not torch.equal(parameters[name], parameter):
-                    raise self._differs(name.rpartition(".")[0], f"another '{name}'")
+            if name in parameters and torch.equal(parameters[name], parameter):
                 owner, _, own = name.rpartition(".")
                 setattr(self.made.module.get_submodule(owner), own, parameters[name])
-        return parameters
+                shared[name] = parameters[name]
+        return shared
 
     def run(self, trial: Trial) -> None:
         if trial.random_weights and trial.training:
             self._randomize()
         self.trial, x = trial, self.images * trial.gain
-        outputs = [self._forward(side, x) for side in (self.given, self.made)]
-        expected, found = self._outputs(*outputs)
+        expected = self._forward(self.given, x)
+        if len(_tensors(expected)) > 1 and trial.training:  # auxiliary heads, which draw random numbers, too
+            self._without_dropout()
+            expected = self._forward(self.given, x)
+        expected, found = self._outputs(expected, self._forward(self.made, x))
         if trial.training:
             self._compare_statistics()
             self._compare_gradients(expected, found)
@@ -125,6 +145,9 @@ class _Comparison:
             with torch.set_grad_enabled(self.trial.training):
                 return side.run(x, self.trial)
         except Exception as error:
+            if self.trial.training and side is self.given and side.whole:
+                side.whole = False  # as where a head of training mode takes larger images only
+                return self._forward(side, x)
             detail = " ".join(str(error).split())[:200]
             if side is self.made:
                 raise self._differs("", f"failing ({detail})") from error
@@ -132,16 +155,24 @@ class _Comparison:
 
     def _outputs(self, expected: Any, found: Tensor) -> tuple[Tensor, Tensor]:
         """Both, the network's with the model's ending."""
-        if not isinstance(expected, Tensor):
+        tensors = _tensors(expected)
+        if len(tensors) != 1 and not (self.trial.training and tensors):
             kind = type(expected).__name__
             raise CocError(
                 f"{self.kind}: gives a {kind} in {self._mode()}, it must give one tensor of logits"
             )
+        expected = tensors[0]
         fitting = [ending for ending in self.endings if _close(expected, ending(found))]
         if not fitting:
             raise self._differs(self._first_module(), "other outputs")
         self.endings = tuple(fitting)
         return expected, fitting[0](found)
+
+    def _without_dropout(self) -> None:
+        for side in (self.given, self.made):
+            for module in side.module.modules():
+                if isinstance(module, _DropoutNd):
+                    module.p = 0.0
 
     def _first_module(self) -> str:
         """The first module to be done whose output differs, or ""."""
@@ -166,14 +197,15 @@ class _Comparison:
             return
         sides = (wanted, self._gradients(self.made, found, direction))
         largest = max((float(g.abs().max()) for g in wanted.values()), default=0.0)
-        for name in self.shared:
-            a, b = (side.get(name, torch.zeros_like(self.shared[name])) for side in sides)
+        for name, tensor in {**self.shared, IMAGES: self.images}.items():
+            a, b = (side.get(name, torch.zeros_like(tensor)) for side in sides)
             if not _close(a, b, floor=largest * 1e-9):
-                raise self._differs(name.rpartition(".")[0], f"another gradient of '{name}'")
+                what = name if name == IMAGES else f"'{name}'"
+                raise self._differs(name.rpartition(".")[0], f"another gradient of {what}")
 
     @staticmethod
     def _gradients(side: _Side, output: Tensor, direction: Tensor) -> dict[str, Tensor]:
-        parameters = dict(side.module.named_parameters())
+        parameters = {IMAGES: side.images, **dict(side.module.named_parameters())}
         if not output.requires_grad:
             return {}
         found = torch.autograd.grad(output, list(parameters.values()), direction, allow_unused=True)
@@ -182,7 +214,9 @@ class _Comparison:
     @torch.no_grad()
     def _randomize(self) -> None:
         """Weights around the model's, batch-norm that lets values pass 6, statistics of no batch."""
-        norms = {name: m for name, m in self.given.module.named_modules() if isinstance(m, _BatchNorm)}
+        made = {name for name, m in self.made.module.named_modules() if isinstance(m, _BatchNorm)}
+        named = self.given.module.named_modules()
+        norms = {name: m for name, m in named if isinstance(m, _BatchNorm) and name in made}
         for name, parameter in self.shared.items():
             owner, _, own = name.rpartition(".")
             noise = torch.randn(parameter.shape, generator=self.generator, dtype=parameter.dtype)
@@ -206,16 +240,38 @@ class _Comparison:
 
     def _differs(self, name: str, what: str) -> CocError:
         hooked = ", ".join(_hooked(self.given.module)[:3])
-        cause = f" (hooks of {hooked} do not become part of a network)" if hooked else ""
+        cause = f" (backward hooks of {hooked} do not become part of a network)" if hooked else ""
         return CocError(
             f"{name or self.kind}: the network traced from {self.kind} computes something else, {what} "
             f"in {self._mode()}{cause}: use modules and functions of torch.nn as they are"
         )
 
 
+def _tensors(result: Any) -> list[Tensor]:
+    """The tensors in what a module gives."""
+    return [part for part in pytree.tree_leaves(result) if isinstance(part, Tensor)]
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A copy, also where weights are attributes that a hook computes anew each time."""
+    computed = [
+        (part, name, value)
+        for part in module.modules()
+        for name, value in vars(part).items()
+        if isinstance(value, Tensor) and value.grad_fn is not None
+    ]
+    for part, name, value in computed:
+        vars(part)[name] = value.detach()
+    try:
+        return copy.deepcopy(module)
+    finally:
+        for part, name, value in computed:
+            vars(part)[name] = value
+
+
 def _hooked(module: nn.Module) -> list[str]:
-    """Modules with hooks on their forward or backward pass, the model itself by its class."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    """Modules with hooks on their backward pass, the model itself by its class."""
+    kinds = ("_backward_hooks", "_backward_pre_hooks")
     return [
         name or type(module).__name__
         for name, part in module.named_modules()

@@ -18,9 +18,17 @@ from ..shortcuts import ShortcutA
 from . import mlperf, mobilenet, resnet, user, vgg
 from .resnet import BasicBlock
 from .user import display, is_user
-from .weights import load_weights
+from .weights import fold_normalisation, load_state, load_weights
 
-__all__ = ["BasicBlock", "ShortcutA", "display", "is_user", "load_weights"]
+__all__ = [
+    "BasicBlock",
+    "ShortcutA",
+    "display",
+    "fold_normalisation",
+    "is_user",
+    "load_state",
+    "load_weights",
+]
 
 SHORTCUTS = ("A", "B")
 DEEPEST = 1202

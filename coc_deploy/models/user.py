@@ -35,7 +35,7 @@ def build(name: str, channels: int, classes: int) -> nn.Module:
     Raises CocError when the file or the factory is missing, fails, or gives something else.
     """
     path, _, attribute = name.rpartition(":")
-    module = _load(Path(path))
+    module = load(Path(path))
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise CocError(f"{path}: has no function or class '{attribute}'")
@@ -94,7 +94,8 @@ def _sources(folder: Path, name: str) -> Iterator[tuple[str, Path]]:
                 break
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
+    """The file as a module, which may import from its folder; CocError when it is missing or fails."""
     files.require_regular(path, "'model' names a Python file")
     if not path.is_file():
         raise CocError(f"{path}: no such file; 'model' names it relative to the recipe")

@@ -10,7 +10,9 @@ from torch import nn
 
 from coc_runtime.errors import CocError
 
-from ..models import ShortcutA, is_user
+from ..body import last_layers
+from ..models import is_user
+from ..models.narrow import check_removable
 from ..network import Network
 from ..qat import QConv
 from ..recipe import Recipe
@@ -42,11 +44,7 @@ def pruned(network: Network, config: Prune) -> Network:
     result = copy.deepcopy(network)
     if config.ratio == 0:
         return result
-    for name, module in result.body.named_modules():
-        if isinstance(module, ShortcutA):
-            raise CocError(
-                f"{name}: shortcut A has a fixed number of channels; prune a model with shortcut B"
-            )
+    check_removable(result, "prune")
     _remove(result.eval(), config)
     before, after = (sum(m.out_channels for m in _convolutions(n)) for n in (network, result))
     if before == after:
@@ -71,8 +69,7 @@ class _Pruner(torch_pruning.pruner.BasePruner):
 
 
 def _remove(network: Network, config: Prune) -> None:
-    classes = network.arch.classes
-    outputs = [m for m in network.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
+    outputs = [layer for body in (network.body, *network.heads) for layer in last_layers(body)]
     heads = [m for m in network.heads.modules() if isinstance(m, nn.Conv2d)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

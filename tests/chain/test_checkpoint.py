@@ -186,7 +186,7 @@ def test_a_truncated_model_is_refused(share: float, tmp_path: Path) -> None:
     assert "not a coc-deploy model" in refusal(path)
 
 
-@pytest.mark.parametrize("version", [0, 3, None])
+@pytest.mark.parametrize("version", [0, 4, None])
 def test_another_version_is_named(version: int | None, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     checkpoint.save(path, Checkpoint(float_network()))
