@@ -119,6 +119,9 @@ class _Comparison:
         self.kind, self.trial = type(given).__name__, TRIALS[0]
         self.given, self.made = (_Side(copied(module).cpu().to(dtype)) for module in (given, made))
         self.shared = self._share()
+        buffers = dict(self.made.module.named_buffers())
+        held = self.given.module.named_buffers()
+        self.statistics = {n: b for n, b in held if n in buffers and torch.equal(b, buffers[n])}
         for side in (self.given, self.made):
             side.module.requires_grad_(True)
         self.generator = torch.Generator().manual_seed(0)
@@ -199,8 +202,8 @@ class _Comparison:
 
     def _compare_statistics(self) -> None:
         found = dict(self.made.module.named_buffers())
-        for name, expected in self.given.module.named_buffers():
-            if name in found and not _close(expected.double(), found[name].double()):
+        for name, expected in self.statistics.items():
+            if not _close(expected.double(), found[name].double()):
                 raise self._differs(name.rpartition(".")[0], f"another '{name}' after a batch")
 
     def _compare_gradients(self, expected: Tensor, found: Tensor) -> None:
@@ -243,11 +246,10 @@ class _Comparison:
         buffers = dict(self.made.module.named_buffers())
         for name, norm in norms.items():
             for own, statistics in (("running_mean", norm.running_mean), ("running_var", norm.running_var)):
-                if statistics is not None:
+                if statistics is not None and f"{name}.{own}" in self.statistics:
                     noise = torch.rand(statistics.shape, generator=self.generator, dtype=statistics.dtype)
                     statistics.copy_(noise + (0.5 if own == "running_var" else 0))
-                    if f"{name}.{own}" in buffers:
-                        buffers[f"{name}.{own}"].copy_(statistics)
+                    buffers[f"{name}.{own}"].copy_(statistics)
 
     def _mode(self) -> str:
         return "training mode" if self.trial.training else "evaluation mode"
