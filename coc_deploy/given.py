@@ -34,7 +34,7 @@ def trace_given(module: nn.Module, shape: tuple[int, int, int], classes: int) ->
         detail = " ".join(str(error).split())[:200]
         raise CocError(f"{kind}: cannot be copied: {detail}") from error
     traced = trace_network(original, shape, classes)
-    same.check(module, traced.body, shape)
+    same.check(module, traced.body, shape, same.common(original, traced.body))
     return traced
 
 

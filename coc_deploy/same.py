@@ -25,6 +25,10 @@ NOISE = 1e-6
 
 The same operators give the same float32 numbers as well, at a fraction of the time, so float64 decides only
 where those differ."""
+ROUNDED = 1e-5
+"""The same where weights were computed from others and rounded to float32."""
+ROUNDED_GRADIENTS = 1e-3
+"""Of those gradients: a rounding switches a few activations that are close to a kink."""
 
 IMAGES = "the images"
 
@@ -92,36 +96,59 @@ class _Side:
         return self.module(self.images.clone())
 
 
-def check(given: nn.Module, made: nn.Module, shape: tuple[int, int, int]) -> None:
+def common(given: nn.Module, made: nn.Module) -> set[str]:
+    """Names under which both hold the very same parameters and buffers."""
+    held = {**dict(given.named_parameters()), **dict(given.named_buffers())}
+    found = (*made.named_parameters(), *made.named_buffers())
+    return {name for name, tensor in found if held.get(name) is tensor}
+
+
+def check(
+    given: nn.Module, made: nn.Module, shape: tuple[int, int, int], own: set[str] | None = None
+) -> None:
     """Raise CocError, naming the first module that differs, unless `made` computes what `given` does.
 
     Both take images [N, *shape] and give one tensor of logits, `given` perhaps their softmax; modules and
     tensors of the same name stand for each other. Outputs are compared in evaluation and training mode,
     gradients and running statistics in training mode. Neither is changed, nor torch's random numbers.
+    own: the tensors of `made` that are the model's, where others are computed from them; None: those that
+    have a name and the values of the model's.
     """
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), Guarded():
         try:
-            _compare(given, made, shape, torch.float32)
+            _compare(given, made, shape, own, torch.float32)
         except CocError:
-            _compare(given, made, shape, torch.float64)
+            _compare(given, made, shape, own, torch.float64)
 
 
-def _compare(given: nn.Module, made: nn.Module, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
-    comparison = _Comparison(given, made, shape, dtype)
+def _compare(
+    given: nn.Module,
+    made: nn.Module,
+    shape: tuple[int, int, int],
+    own: set[str] | None,
+    dtype: torch.dtype,
+) -> None:
+    comparison = _Comparison(given, made, shape, own, dtype)
     for trial in TRIALS:
         comparison.run(trial)
 
 
 class _Comparison:
     def __init__(
-        self, given: nn.Module, made: nn.Module, shape: tuple[int, int, int], dtype: torch.dtype
+        self,
+        given: nn.Module,
+        made: nn.Module,
+        shape: tuple[int, int, int],
+        own: set[str] | None,
+        dtype: torch.dtype,
     ) -> None:
         self.kind, self.trial = type(given).__name__, TRIALS[0]
         self.given, self.made = (_Side(copied(module).cpu().to(dtype)) for module in (given, made))
-        self.shared = self._share()
-        buffers = dict(self.made.module.named_buffers())
-        held = self.given.module.named_buffers()
-        self.statistics = {n: b for n, b in held if n in buffers and torch.equal(b, buffers[n])}
+        parameters, buffers = (_same_values(self, kind, own) for kind in ("parameters", "buffers"))
+        self.statistics = buffers
+        self.shared = self._share(parameters)
+        made_of = sum(1 for _ in (*self.made.module.parameters(), *self.made.module.buffers()))
+        self.noise = NOISE if made_of == len(parameters) + len(buffers) else ROUNDED
         for side in (self.given, self.made):
             side.module.requires_grad_(True)
         self.generator = torch.Generator().manual_seed(0)
@@ -130,19 +157,12 @@ class _Comparison:
         self.images = (pixels.to(dtype) - 128) / 128
         self.endings = ENDINGS
 
-    def _share(self) -> dict[str, nn.Parameter]:
-        """Let both hold the same parameters; those that both have, by name.
-
-        What the network has of the same name with other values is computed from the model's parameters.
-        """
-        parameters = dict(self.given.module.named_parameters())
-        shared = {}
-        for name, parameter in list(self.made.module.named_parameters()):
-            if name in parameters and torch.equal(parameters[name], parameter):
-                owner, _, own = name.rpartition(".")
-                setattr(self.made.module.get_submodule(owner), own, parameters[name])
-                shared[name] = parameters[name]
-        return shared
+    def _share(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Let both hold the same ones."""
+        for name, parameter in parameters.items():
+            owner, _, attribute = name.rpartition(".")
+            setattr(self.made.module.get_submodule(owner), attribute, parameter)
+        return parameters
 
     def run(self, trial: Trial) -> None:
         if trial.random_weights and trial.training:
@@ -179,7 +199,7 @@ class _Comparison:
                 f"{self.kind}: gives a {kind} in {self._mode()}, it must give one tensor of logits"
             )
         expected = tensors[0]
-        fitting = [ending for ending in self.endings if _close(expected, ending(found))]
+        fitting = [ending for ending in self.endings if _close(expected, ending(found), self.noise)]
         if not fitting:
             raise self._differs(self._first_module(), "other outputs")
         self.endings = tuple(fitting)
@@ -198,12 +218,12 @@ class _Comparison:
                 self._forward(side, self.images * self.trial.gain)
         found = self.made.outputs
         pairs = ((name, output) for name, output in self.given.outputs.items() if name in found)
-        return next((name for name, output in pairs if not _close(output, found[name])), "")
+        return next((name for name, output in pairs if not _close(output, found[name], self.noise)), "")
 
     def _compare_statistics(self) -> None:
         found = dict(self.made.module.named_buffers())
         for name, expected in self.statistics.items():
-            if not _close(expected.double(), found[name].double()):
+            if not _close(expected.double(), found[name].double(), self.noise):
                 raise self._differs(name.rpartition(".")[0], f"another '{name}' after a batch")
 
     def _compare_gradients(self, expected: Tensor, found: Tensor) -> None:
@@ -213,10 +233,11 @@ class _Comparison:
         except RuntimeError:  # a change in place of what the backward pass needs: the model has no gradients
             return
         sides = (wanted, self._gradients(self.made, found, direction))
+        noise = NOISE if self.noise == NOISE else ROUNDED_GRADIENTS
         largest = max((float(g.abs().max()) for g in wanted.values()), default=0.0)
         for name, tensor in {**self.shared, IMAGES: self.images}.items():
             a, b = (side.get(name, torch.zeros_like(tensor)) for side in sides)
-            if not _close(a, b, floor=largest * 1e-9):
+            if not _close(a, b, noise, largest * 1e-9):
                 what = name if name == IMAGES else f"'{name}'"
                 raise self._differs(name.rpartition(".")[0], f"another gradient of {what}")
 
@@ -263,6 +284,15 @@ class _Comparison:
         )
 
 
+def _same_values(comparison: _Comparison, kind: str, own: set[str] | None) -> dict[str, Tensor]:
+    """The model's parameters or buffers that the network has as well, by name."""
+    held, found = (
+        dict(getattr(side.module, f"named_{kind}")()) for side in (comparison.given, comparison.made)
+    )
+    names = [name for name in held if name in found and (own is None or name in own)]
+    return {name: held[name] for name in names if torch.equal(held[name], found[name])}
+
+
 def _tensors(result: Any) -> list[Tensor]:
     """The tensors in what a module gives."""
     return [part for part in pytree.tree_leaves(result) if isinstance(part, Tensor)]
@@ -295,12 +325,12 @@ def _hooked(module: nn.Module) -> list[str]:
     ]
 
 
-def _close(a: Tensor, b: Tensor, floor: float = 1e-12) -> bool:
-    """Equal but for float64's noise; where the model itself gives no finite number, nothing is asked."""
+def _close(a: Tensor, b: Tensor, noise: float = NOISE, floor: float = 1e-12) -> bool:
+    """Equal but for noise; where the model itself gives no finite number, nothing is asked."""
     if a.shape != b.shape:
         return False
     a, b = a.detach(), b.detach()
     if not a.isfinite().all():
         return True
     scale = float(a.abs().max()) if a.numel() else 0.0
-    return bool(((a - b).abs() <= NOISE * scale + floor).all())
+    return bool(((a - b).abs() <= noise * scale + floor).all())

@@ -58,13 +58,14 @@ def try_one(path: Path, name: str, size: int) -> Outcome:
     module = build(Architecture(f"{path}:{name}", 0, "B", 3, CLASSES))
     started = time.perf_counter()
     try:
-        traced = trace_network(same.copied(module), shape, CLASSES)
+        copied = same.copied(module)
+        traced = trace_network(copied, shape, CLASSES)
     except CocError as error:
         return Outcome(name, size, time.perf_counter() - started, refused=str(error))
     seconds = time.perf_counter() - started
     differs = ""
     try:
-        same.check(module, traced.body, shape)
+        same.check(module, traced.body, shape, same.common(copied, traced.body))
     except CocError as error:
         differs = str(error)
     return Outcome(name, size, seconds, "", differs, traced.notes, kinds_of(traced.body))
