@@ -30,7 +30,7 @@ from .recipe import Recipe
 from .run_folder import RunFolder
 from .stages import NAMES, STAGES, distill
 from .state import Context, State
-from .store import Stage, Store
+from .store import MODEL, PROGRESS, RESULT, Stage, Store
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -212,7 +212,7 @@ def _run(
         show(result.history[-1])
         _write_history(out, result.history)
     assert result is not None
-    machine.once(files.write_bytes, out / "model.pt", stage.model.read_bytes())
+    machine.once(files.write_bytes, out / MODEL, stage.model.read_bytes())
     machine.once(run_report.write, out, recipe, result.history)
     return result
 
@@ -323,11 +323,11 @@ def _finish(
     if Task(recipe.task) is not Task.CLASSIFICATION:
         meta["task"] = recipe.task
     result = Checkpoint(network.eval(), history, meta)
-    machine.once(checkpoint.save, folder / "model.pt", result)
-    loaded = checkpoint.load(folder / "model.pt")
-    machine.once(checkpoint.refuse_other, folder / "model.pt", network, loaded.network, data.test.images)
-    machine.once(files.write_json, folder / "result.json", {"key": key, **history[-1]})
-    machine.once((folder / "progress.pt").unlink, True)
+    machine.once(checkpoint.save, folder / MODEL, result)
+    loaded = checkpoint.load(folder / MODEL)
+    machine.once(checkpoint.refuse_other, folder / MODEL, network, loaded.network, data.test.images)
+    machine.once(files.write_json, folder / RESULT, {"key": key, **history[-1]})
+    machine.once((folder / PROGRESS).unlink, True)
     return loaded
 
 
@@ -392,7 +392,7 @@ def _guarantee(network: Network, recipe: Recipe) -> dict[str, Any]:
 
 
 def _epochs(folder: Path) -> list[dict[str, float]] | None:
-    progress = folder / "progress.pt"
+    progress = folder / PROGRESS
     return torch.load(progress, weights_only=True)["log"] if progress.exists() else None
 
 

@@ -23,6 +23,7 @@ from .recipe import Recipe
 
 WITHOUT_EFFECT = (
     "__main__.py",
+    "api.py",
     "cli.py",
     "run_report.py",
     "listing.py",
@@ -32,7 +33,18 @@ WITHOUT_EFFECT = (
     "__pycache__",
 )
 """Parts of coc_deploy that no stage's result depends on."""
-USED_OF_RUNTIME = ("arithmetic.py", "cost.py", "datasets.py", "imagefiles.py", "quality.py", "thresholds.py")
+USED_OF_RUNTIME = (
+    "arithmetic.py",
+    "cost.py",
+    "datasets.py",
+    "guarantee.py",
+    "imagefiles.py",
+    "limits.py",
+    "promise.py",
+    "quality.py",
+    "thresholds.py",
+)
+"""Parts of coc_runtime that results depend on; a test compares them with what is imported."""
 WANTED = {
     "weights": "a state dict",
     "checkpoint": "a model.pt of coc-compress",

@@ -51,15 +51,12 @@ def export(
     """
     from . import exporting, options
 
-    words = [str(model), "--out", str(out)]
-    for name, value in (("--data", data), ("--images", images), ("--opset", opset)):
-        if value is not None:
-            words += [name, str(value)]
-    if thresholds is not None:
-        words += ["--thresholds", ",".join(repr(float(value)) for value in thresholds)]
+    limits = None if thresholds is None else ",".join(repr(float(value)) for value in thresholds)
+    named = {"out": out, "data": data, "images": images, "opset": opset, "thresholds": limits}
+    words = [f"--{name}={value}" for name, value in named.items() if value is not None]
     if allow_mismatch:
         words.append("--allow-mismatch")
-    wanted = options.parse(words)
+    wanted = options.parse([*words, "--", str(model)])  # names may begin with a hyphen
     assert isinstance(wanted, options.Export)
     (done,) = exporting.export(wanted, say=lambda text: None)
     return Report(done.out, done.report)
