@@ -21,7 +21,7 @@ from coc_runtime.cost import LayerCost
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from . import checkpoint, keys, locking, losses, machine, qat, run_report, train
+from . import carried, checkpoint, keys, locking, losses, machine, qat, run_report, train
 from .checkpoint import Checkpoint
 from .counting import segment_layers
 from .keys import Identity, Node
@@ -111,7 +111,7 @@ def _check_task(recipe: Recipe, data: Data) -> None:
 
 def _given(path: Path, shape: tuple[int, int, int], classes: int, task: str) -> Start:
     loaded = checkpoint.load(path)
-    trained = loaded.meta.get("task", Task.CLASSIFICATION.value)
+    trained = loaded.task.value
     if trained != task:
         raise CocError(
             f"{path}: a model of a {trained}, but the recipe's task is {task}: set task = '{trained}'"
@@ -322,7 +322,8 @@ def _finish(
     }
     if Task(recipe.task) is not Task.CLASSIFICATION:
         meta["task"] = recipe.task
-    result = Checkpoint(network.eval(), history, meta)
+    images = carried.some_of(data.calibration, recipe.carried_images)
+    result = Checkpoint(network.eval(), history, meta, images)
     machine.once(checkpoint.save, folder / MODEL, result)
     loaded = checkpoint.load(folder / MODEL)
     machine.once(checkpoint.refuse_other, folder / MODEL, network, loaded.network, data.test.images)

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from coc_runtime import files
+from coc_runtime.arithmetic import Task
+from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
 from . import body as bodies
+from . import carried
 from .models import Architecture
 from .models.weights import unsound
 from .network import ExitSpec, Network, exit_logits, resize
@@ -35,6 +38,17 @@ class Checkpoint:
     network: Network
     history: tuple[dict[str, Any], ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    images: Dataset | None = None
+    """some that were held out of training; see `carried`"""
+
+    @property
+    def task(self) -> Task:
+        """What the network predicts."""
+        return _task(self.meta)
+
+
+def _task(meta: Mapping[str, Any]) -> Task:
+    return Task(meta.get("task", Task.CLASSIFICATION.value))
 
 
 def write_torch(path: Path, value: Mapping[str, Any]) -> None:
@@ -65,6 +79,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "thresholds": list(network.thresholds),
             "history": list(checkpoint.history),
             "meta": checkpoint.meta,
+            "images": carried.entry(checkpoint.images),
             "state": {name: _compact(tensor) for name, tensor in network.state_dict().items()},
         },
     )
@@ -84,7 +99,9 @@ def load(path: Path) -> Checkpoint:
     if data.get("version") not in (1, VERSION):
         raise CocError(f"{path}: format version {data.get('version')}, this coc-deploy reads {VERSION}")
     try:
-        return Checkpoint(_rebuild(data), tuple(data["history"]), data["meta"])
+        network, meta = _rebuild(data), data["meta"]
+        images = carried.read(data.get("images"), network.input_shape, _task(meta))
+        return Checkpoint(network, tuple(data["history"]), meta, images)
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, CocError) as error:
         detail = " ".join(str(error).split())[:200]
         raise CocError(f"{path}: damaged coc-deploy model: {detail}") from error

@@ -19,7 +19,7 @@ from coc_runtime.errors import CocError
 
 from . import checkpoint, models
 from .models import user
-from .recipe import Recipe
+from .recipe import CARRIED_IMAGES, Recipe
 
 WITHOUT_EFFECT = (
     "__main__.py",
@@ -123,6 +123,8 @@ def settings(recipe: Recipe, stages: str) -> dict[str, Any]:
         used["task"] = recipe.task
     if recipe.epoch_share != 1:
         used["epoch_share"] = recipe.epoch_share
+    if recipe.carried_images != CARRIED_IMAGES:
+        used["carried_images"] = recipe.carried_images
     prefix = recipe if not stages else dataclasses.replace(recipe, chain=stages)
     for index in range(len(stages) + 1):
         used[prefix.section_name(index)] = _hashed(prefix.section(index))
