@@ -32,7 +32,15 @@ WITHOUT_EFFECT = (
     "__pycache__",
 )
 """Parts of coc_deploy that no stage's result depends on."""
-USED_OF_RUNTIME = ("arithmetic.py", "cost.py", "datasets.py", "imagefiles.py", "quality.py", "thresholds.py")
+USED_OF_RUNTIME = (
+    "arithmetic.py",
+    "batches.py",
+    "cost.py",
+    "datasets.py",
+    "imagefiles.py",
+    "quality.py",
+    "thresholds.py",
+)
 WANTED = {
     "weights": "a state dict",
     "checkpoint": "a model.pt of coc-compress",

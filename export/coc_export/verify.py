@@ -84,7 +84,7 @@ def _report_beside(path: Path, file: OnnxFile | CocFile) -> Report | None:
         count = report["parity"]["images"]
         if type(count) is not int or count < 1:
             raise ValueError
-    except (OSError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         raise CocError(f"{beside}: not a report of coc-export: remove it or export the model again") from None
     digest, stated = hashlib.sha256(file.data).hexdigest(), report.get("artifact_sha256")
     if stated is None:
