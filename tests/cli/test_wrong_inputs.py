@@ -4,6 +4,7 @@ traceback."""
 from pathlib import Path
 
 import pytest
+
 import wrong_inputs
 from wrong_inputs import Wrong
 

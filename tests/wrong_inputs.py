@@ -1,6 +1,6 @@
 """The files that wrong_inputs.toml speaks of, and what commands answer.
 
-`python tests/cli/wrong_inputs.py` prints all inputs with their answers as a table.
+`python tests/wrong_inputs.py` prints all inputs with their answers as a table.
 """
 
 import contextlib
@@ -272,6 +272,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(main())
