@@ -11,7 +11,8 @@ import shlex
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,12 +227,24 @@ def ask(command: Sequence[str]) -> Found:
         "coc-study": coc_study.cli.main,
     }
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), shown_warnings(err):
         try:
             code: int | None = mains[command[0]](command[1:])
         except SystemExit as stop:  # argparse
             code = stop.code if isinstance(stop.code, int) else None
     return Found(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def shown_warnings(err: io.StringIO) -> Iterator[None]:
+    """Warnings as a user sees them, who has no pytest that collects them."""
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        for quiet in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", quiet)
+        yield
+    for warning in raised:
+        err.write(f"{warning.category.__name__}: {warning.message}\n")
 
 
 def faults(wrong: Wrong, found: Found) -> list[str]:
