@@ -54,7 +54,7 @@ def verify(options: Verify) -> None:
         missing = parity.why_missing(file)
         if missing:
             print(one_line(f"{path.name}: not compared: {missing}"))
-        answers += [replace(answer, name=f"{path.name} {answer.name}") for answer in found]
+        answers += [replace(answer, name=one_line(f"{path.name} {answer.name}")) for answer in found]
     if len(answers) < 2:
         raise CocError(f"{artifacts[0][0]}: nothing here to compare it with but the reference alone")
     pairs = parity.compare(answers)
