@@ -97,6 +97,9 @@ def start(recipe: Recipe, data: Data) -> Start:
 
 def _check_task(recipe: Recipe, data: Data) -> None:
     """Raise CocError unless the data hold what the recipe's task predicts."""
+    classes = data.training.classes
+    if len(classes) == 1 and data.training.task is Task.CLASSIFICATION:
+        raise CocError(f"data '{recipe.data}' hold one class, {classes[0]}: nothing to tell apart")
     if data.training.task is Task(recipe.task):
         return
     if data.training.task is Task.REGRESSION:

@@ -1,6 +1,7 @@
 """model.pt: a dictionary that `torch.load(weights_only=True)` reads and that rebuilds the network alone."""
 
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -89,7 +90,9 @@ def load(path: Path) -> Checkpoint:
     """Rebuild a network from its file; raises CocError when the file is not a model of coc-deploy."""
     files.require_regular(path, "give a model.pt that coc-compress wrote")
     try:
-        data = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on files that are none of its own
+            data = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise CocError(f"{path}: no such file") from error
     except Exception as error:

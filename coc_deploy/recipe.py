@@ -145,11 +145,14 @@ def read(path: Path) -> dict[str, Any]:
     """A TOML file's values; CocError where it cannot be read."""
     files.require_regular(path, "give a TOML file")
     try:
-        return tomllib.loads(read_text(path))
+        values = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise CocError(f"{path}: not valid TOML: {error}") from error
     except RecursionError as error:
         raise CocError(f"{path}: not valid TOML: lists or tables are nested too deeply") from error
+    if not values:
+        raise CocError(f"{path}: says nothing: give it a chain and its settings, e.g. as recipes/digits.toml")
+    return values
 
 
 def read_text(path: Path) -> str:

@@ -150,7 +150,7 @@ def read(path: Path) -> dict[str, Any]:
         report = json.loads(path.read_text())
     except OSError as error:
         raise CocError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CocError(f"{path}: is not JSON: give a file that coc-bench --json wrote") from None
     schema = report.get("schema") if isinstance(report, dict) else None
     if not isinstance(schema, int) or not _is_report(report):

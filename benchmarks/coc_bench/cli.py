@@ -225,6 +225,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     for path in (options.json, options.html):
         if path is not None:
             files.make_folder(path.parent)
+            if path.is_dir():
+                raise CocError(f"{path}: is a folder: name a file in it")
     return measure(
         *options.artifacts,
         data=options.data,

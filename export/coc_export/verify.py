@@ -114,7 +114,7 @@ def _compare(artifacts: Sequence[Artifact], given: ImageSet, wrong: list[str]) -
 
 def _called(answers: Sequence[parity.Answer], artifact: Artifact) -> list[parity.Answer]:
     """The answers, named after their artifact as well."""
-    return [replace(answer, name=f"{artifact.path.name} {answer.name}") for answer in answers]
+    return [replace(answer, name=one_line(f"{artifact.path.name} {answer.name}")) for answer in answers]
 
 
 def _named(given: ImageSet) -> str:
