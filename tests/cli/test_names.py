@@ -1,4 +1,4 @@
-"""Folders, files and classes whose names are not UTF-8 or hold spaces and line breaks go through every command."""
+"""Folders, files and classes with names that are not UTF-8 or hold line breaks go through every command."""
 
 import json
 import os
