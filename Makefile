@@ -89,7 +89,7 @@ docs: $(INSTALLED)
 .venv: $(INSTALLED)
 
 # A stamp, so that an installation cut short is taken up again.
-$(INSTALLED): setup.cfg setup.py pyproject.toml $(wildcard runtime/native/*.[ch])
+$(INSTALLED): setup.cfg setup.py pyproject.toml $(wildcard runtime/native/*.[ch] runtime/native/ops/*.[ch])
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@

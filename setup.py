@@ -13,8 +13,10 @@ NATIVE = "runtime/native"
 
 native = Extension(
     "coc_runtime._native",
-    sources=sorted(path for path in glob(f"{NATIVE}/*.c") if os.path.basename(path) != "fuzz.c"),
-    depends=sorted(glob(f"{NATIVE}/*.h")),
+    sources=sorted(
+        path for path in glob(f"{NATIVE}/**/*.c", recursive=True) if os.path.basename(path) != "fuzz.c"
+    ),
+    depends=sorted(glob(f"{NATIVE}/**/*.h", recursive=True)),
     include_dirs=[NATIVE],
     define_macros=[("_GNU_SOURCE", None)],
     # Without contraction a * b + c rounds twice, everywhere alike: the exactness rests on it.

@@ -21,7 +21,7 @@ from coc_runtime.cost import LayerCost
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from . import checkpoint, keys, locking, losses, machine, qat, run_report, train
+from . import carried, checkpoint, keys, locking, losses, machine, qat, run_report, train
 from .checkpoint import Checkpoint
 from .counting import segment_layers
 from .keys import Identity, Node
@@ -30,7 +30,7 @@ from .recipe import Recipe
 from .run_folder import RunFolder
 from .stages import NAMES, STAGES, distill
 from .state import Context, State
-from .store import Stage, Store
+from .store import MODEL, PROGRESS, RESULT, Stage, Store
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -99,6 +99,9 @@ def start(recipe: Recipe, data: Data) -> Start:
 
 def _check_task(recipe: Recipe, data: Data) -> None:
     """Raise CocError unless the data hold what the recipe's task predicts."""
+    classes = data.training.classes
+    if len(classes) == 1 and data.training.task is Task.CLASSIFICATION:
+        raise CocError(f"data '{recipe.data}' hold one class, {classes[0]}: nothing to tell apart")
     if data.training.task is Task(recipe.task):
         return
     if data.training.task is Task.REGRESSION:
@@ -113,7 +116,7 @@ def _check_task(recipe: Recipe, data: Data) -> None:
 
 def _given(path: Path, shape: tuple[int, int, int], classes: int, task: str) -> Start:
     loaded = checkpoint.load(path)
-    trained = loaded.meta.get("task", Task.CLASSIFICATION.value)
+    trained = loaded.task.value
     if trained != task:
         raise CocError(
             f"{path}: a model of a {trained}, but the recipe's task is {task}: set task = '{trained}'"
@@ -214,7 +217,7 @@ def _run(
         show(result.history[-1])
         _write_history(out, result.history)
     assert result is not None
-    machine.once(files.write_bytes, out / "model.pt", stage.model.read_bytes())
+    machine.once(files.write_bytes, out / MODEL, stage.model.read_bytes())
     machine.once(run_report.write, out, recipe, result.history)
     return result
 
@@ -324,12 +327,13 @@ def _finish(
     }
     if Task(recipe.task) is not Task.CLASSIFICATION:
         meta["task"] = recipe.task
-    result = Checkpoint(network.eval(), history, meta)
-    machine.once(checkpoint.save, folder / "model.pt", result)
-    loaded = checkpoint.load(folder / "model.pt")
-    machine.once(checkpoint.refuse_other, folder / "model.pt", network, loaded.network, data.test.images)
-    machine.once(files.write_json, folder / "result.json", {"key": key, **history[-1]})
-    machine.once((folder / "progress.pt").unlink, True)
+    images = carried.some_of(data.calibration, recipe.carried_images)
+    result = Checkpoint(network.eval(), history, meta, images)
+    machine.once(checkpoint.save, folder / MODEL, result)
+    loaded = checkpoint.load(folder / MODEL)
+    machine.once(checkpoint.refuse_other, folder / MODEL, network, loaded.network, data.test.images)
+    machine.once(files.write_json, folder / RESULT, {"key": key, **history[-1]})
+    machine.once((folder / PROGRESS).unlink, True)
     return loaded
 
 
@@ -394,7 +398,7 @@ def _guarantee(network: Network, recipe: Recipe) -> dict[str, Any]:
 
 
 def _epochs(folder: Path) -> list[dict[str, float]] | None:
-    progress = folder / "progress.pt"
+    progress = folder / PROGRESS
     return torch.load(progress, weights_only=True)["log"] if progress.exists() else None
 
 

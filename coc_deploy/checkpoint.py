@@ -1,6 +1,7 @@
 """model.pt: a dictionary that `torch.load(weights_only=True)` reads and that rebuilds the network alone."""
 
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor
 
 from coc_runtime import files
+from coc_runtime.arithmetic import Task
+from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
 from . import body as bodies
+from . import carried
 from .models import Architecture
 from .models.weights import unsound
 from .network import ExitSpec, Network, exit_logits, resize
@@ -36,6 +40,17 @@ class Checkpoint:
     network: Network
     history: tuple[dict[str, Any], ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    images: Dataset | None = None
+    """some that were held out of training; see `carried`"""
+
+    @property
+    def task(self) -> Task:
+        """What the network predicts."""
+        return _task(self.meta)
+
+
+def _task(meta: Mapping[str, Any]) -> Task:
+    return Task(meta.get("task", Task.CLASSIFICATION.value))
 
 
 def write_torch(path: Path, value: Mapping[str, Any]) -> None:
@@ -66,6 +81,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "thresholds": list(network.thresholds),
             "history": list(checkpoint.history),
             "meta": checkpoint.meta,
+            "images": carried.entry(checkpoint.images),
             "state": {name: _compact(tensor) for name, tensor in network.state_dict().items()},
         },
     )
@@ -75,7 +91,9 @@ def load(path: Path) -> Checkpoint:
     """Rebuild a network from its file; raises CocError when the file is not a model of coc-deploy."""
     files.require_regular(path, "give a model.pt that coc-compress wrote")
     try:
-        data = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on files that are none of its own
+            data = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise CocError(f"{path}: no such file") from error
     except Exception as error:
@@ -85,7 +103,9 @@ def load(path: Path) -> Checkpoint:
     if data.get("version") not in range(1, VERSION + 1):
         raise CocError(f"{path}: format version {data.get('version')}, this coc-deploy reads {VERSION}")
     try:
-        return Checkpoint(_rebuild(data), tuple(data["history"]), data["meta"])
+        network, meta = _rebuild(data), data["meta"]
+        images = carried.read(data.get("images"), network.input_shape, _task(meta))
+        return Checkpoint(network, tuple(data["history"]), meta, images)
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, CocError) as error:
         detail = " ".join(str(error).split())[:200]
         raise CocError(f"{path}: damaged coc-deploy model: {detail}") from error

@@ -19,10 +19,11 @@ from coc_runtime.errors import CocError
 
 from . import checkpoint, models
 from .models import user
-from .recipe import Recipe
+from .recipe import CARRIED_IMAGES, Recipe
 
 WITHOUT_EFFECT = (
     "__main__.py",
+    "api.py",
     "cli.py",
     "run_report.py",
     "listing.py",
@@ -32,7 +33,18 @@ WITHOUT_EFFECT = (
     "__pycache__",
 )
 """Parts of coc_deploy that no stage's result depends on."""
-USED_OF_RUNTIME = ("arithmetic.py", "cost.py", "datasets.py", "imagefiles.py", "quality.py", "thresholds.py")
+USED_OF_RUNTIME = (
+    "arithmetic.py",
+    "cost.py",
+    "datasets.py",
+    "guarantee.py",
+    "imagefiles.py",
+    "limits.py",
+    "promise.py",
+    "quality.py",
+    "thresholds.py",
+)
+"""Parts of coc_runtime that results depend on; a test compares them with what is imported."""
 WANTED = {
     "weights": "a state dict",
     "checkpoint": "a model.pt of coc-compress",
@@ -111,6 +123,8 @@ def settings(recipe: Recipe, stages: str) -> dict[str, Any]:
         used["task"] = recipe.task
     if recipe.epoch_share != 1:
         used["epoch_share"] = recipe.epoch_share
+    if recipe.carried_images != CARRIED_IMAGES:
+        used["carried_images"] = recipe.carried_images
     prefix = recipe if not stages else dataclasses.replace(recipe, chain=stages)
     for index in range(len(stages) + 1):
         used[prefix.section_name(index)] = _hashed(prefix.section(index))

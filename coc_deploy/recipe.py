@@ -26,6 +26,7 @@ TASKS = tuple(task.value for task in Task)
 PRECISIONS = ("auto", "float32", "bfloat16")
 SEARCH = "auto"
 """Table of a recipe that a run does not read: what `--auto` tries."""
+CARRIED_IMAGES = 64
 REPEAT = re.compile(r"[dpq](?:[2-9]|1[0-5])")
 """Sections of a letter's second, third ... stage."""
 
@@ -34,7 +35,8 @@ REPEAT = re.compile(r"[dpq](?:[2-9]|1[0-5])")
 class Recipe:
     """A whole run. data: digits, cifar10[:PATH], imagefolder:PATH. pad, flip: augmentation (-1: the
     data set's usual one). task: "classification", or "regression" of the real numbers that data hold.
-    epoch_share: of the training images that an epoch takes, other ones each time.
+    epoch_share: of the training images that an epoch takes, other ones each time. carried_images: calibration
+    images that a model.pt carries, at most.
 
     repeats: sections of second and later stages of a letter, by name ("p2"), whole: with what they
     inherit from the section before. pruned: the settings of all P stages so far, which `at` fills in.
@@ -49,6 +51,7 @@ class Recipe:
     pad: int = -1
     flip: bool | None = None
     epoch_share: float = 1.0
+    carried_images: int = CARRIED_IMAGES
     original: Original = field(default_factory=Original)
     d: Distill = field(default_factory=Distill)
     p: Prune = field(default_factory=Prune)
@@ -70,6 +73,7 @@ class Recipe:
         require("", "pad", self.pad, -1 <= self.pad <= 64, "0 to 64, or -1 for the data set's usual")
         share = 0 < self.epoch_share <= 1
         require("", "epoch_share", self.epoch_share, share, "a share above 0, at most 1")
+        require("", "carried_images", self.carried_images, 0 <= self.carried_images <= 1000, "0 to 1000")
         for name in ("original", "d", "p", "q", "e"):
             getattr(self, name).check(f"{name}.")
         for name, section in self.repeats.items():
@@ -141,11 +145,14 @@ def read(path: Path) -> dict[str, Any]:
     """A TOML file's values; CocError where it cannot be read."""
     files.require_regular(path, "give a TOML file")
     try:
-        return tomllib.loads(read_text(path))
+        values = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise CocError(f"{path}: not valid TOML: {error}") from error
     except RecursionError as error:
         raise CocError(f"{path}: not valid TOML: lists or tables are nested too deeply") from error
+    if not values:
+        raise CocError(f"{path}: says nothing: give it a chain and its settings, e.g. as recipes/digits.toml")
+    return values
 
 
 def read_text(path: Path) -> str:

@@ -1,5 +1,6 @@
 """The sections of a recipe as frozen dataclasses; each checks its own values."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -67,7 +68,9 @@ class Model(Training):
         require(section, "model", self.model, narrowed or models.known(self.model), models.NAMES)
         require(section, "width", self.width, 0 <= self.width <= 1024, "1 to 1024, or 0 for its own")
         require(section, "shortcut", self.shortcut, self.shortcut in models.SHORTCUTS, "A or B")
-        require(section, "std", self.std, all(s > 0 for s in self.std), "positive numbers")
+        require(section, "mean", list(self.mean), all(map(math.isfinite, self.mean)), "finite numbers")
+        positive = all(0 < s < math.inf for s in self.std)
+        require(section, "std", list(self.std), positive, "finite numbers above 0")
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,8 @@ class Exit(Finetune):
         require(section, "max_drop", self.max_drop, 0 <= self.max_drop <= 100, "0 to 100")
         sure = 0.5 <= self.confidence < 1
         require(section, "confidence", self.confidence, sure, "0.5 to below 1, e.g. 0.9")
-        valid = len(self.thresholds) in (0, len(self.positions)) and all(t >= 0 for t in self.thresholds)
+        finite = all(0 <= t < math.inf for t in self.thresholds)
+        valid = finite and len(self.thresholds) in (0, len(self.positions))
         allowed = (
             f"[] (chosen by max_drop) or {len(self.positions)} confidences, one per position "
             "(tolerances of a regression)"

@@ -60,7 +60,7 @@ class Stage:
             found = json.loads((self.folder / RESULT).read_text(encoding="utf-8"))
             if not isinstance(found["key"], str):
                 raise TypeError
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CocError(
                 f"{self.folder / RESULT}: unreadable; remove this folder to compute it again"
             ) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from coc_runtime import coclayout, limits
 from coc_runtime.coclayout import HEADER, Header
-from coc_runtime.ops import KINDS, Linear
+from coc_runtime.ops import KINDS
 from coc_runtime.ops.row import EVERY, ROW, Row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,7 +140,8 @@ def operator_table() -> str:
     """Fields of an operator; a rule of its own for logits is that of the linear layer."""
     bits = ", ".join(map(str, limits.WEIGHT_BITS))
     exponents = f"-{limits.MAX_EXPONENT} to {limits.MAX_EXPONENT}"
-    kinds, logits = sorted(KINDS), Linear.KIND
+    kinds = sorted(KINDS)
+    logits = ", ".join(str(kind) for kind in kinds if KINDS[kind].GIVES_LOGITS)
     pads = {
         side: f"< kernel {size}"
         for side, size in zip(("top", "left", "bottom", "right"), ("height", "width") * 2, strict=True)

@@ -1,5 +1,6 @@
 """What the tests of coc-export's command line share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def image_folder(root: Path, size: int) -> str:
-    """Spec of a folder of six grey images a part, in two classes."""
+def image_folder(root: Path, size: int, classes: Sequence[str] = ("a", "b")) -> str:
+    """Spec of a folder of grey images, three of each class in a part."""
     for part in ("train", "test"):
-        for name in ("a", "b"):
+        for name in classes:
             (root / part / name).mkdir(parents=True)
             for index in range(3):
                 pixels = np.full((size, size), 40 * index, np.uint8)

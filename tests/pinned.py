@@ -28,8 +28,8 @@ from coc_export.onnx.float_network import write_float
 from coc_export.onnx.writer import write_onnx, write_segments
 from coc_runtime import cocwrite, onnxfile
 from coc_runtime.graph import Graph
+from contract import single_operators
 from graphs import as_regression, depthwise_graph, random_graph, random_inception
-from one_operator import single_operators
 from usernets import USER, ZOO, network
 
 PINS = Path(__file__).with_suffix(".json")

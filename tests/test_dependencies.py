@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from coc_deploy import keys
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
     "coc_deploy": ROOT / "coc_deploy",
@@ -255,3 +257,26 @@ def test_every_package_folder_is_in_the_wheel() -> None:
         for init in folder.rglob("__init__.py")
     }
     assert listed == present
+
+
+WITHOUT_EFFECT_OF_RUNTIME = {"batches", "errors", "files", "graph", "ops", "text", "threads"}
+"""Modules of coc_runtime that the trainer imports, itself or through others, and no result depends on: they
+cut images into batches, check, write and tell; graphs are what is exported of a result."""
+
+
+def test_keys_of_stages_hold_every_source_of_the_runtime_that_results_depend_on() -> None:
+    of_runtime = imports("coc_runtime")
+
+    def modules(found: list[Import]) -> set[str]:
+        """Files and folders of coc_runtime that are imported."""
+        there = {path.stem for path in PACKAGES["coc_runtime"].iterdir()}
+        return there & {i.module.split(".")[1] for i in found if i.module.startswith("coc_runtime.")}
+
+    deploy = [i for i in imports("coc_deploy") if not keys._without_effect(Path(i.file))]
+    reached, todo = set(), modules(deploy)
+    while todo - reached:
+        name = (todo - reached).pop()
+        reached.add(name)
+        todo |= modules([i for i in of_runtime if Path(i.file).parts[0].removesuffix(".py") == name])
+    used = {name.removesuffix(".py") for name in keys.USED_OF_RUNTIME}
+    assert reached - WITHOUT_EFFECT_OF_RUNTIME == used

@@ -56,6 +56,7 @@ def run(plan: Plan) -> dict[str, Any]:
             raise CocError(f"{path}: no such file")
     with pinned(plan.cpus), tempfile.TemporaryDirectory(prefix="coc-bench-") as folder:
         names = display_names([*plan.artifacts, *peers.sources(plan.peers)])
+        plan = replace(plan, peers=peers.with_plain_names(plan.peers, Path(folder)))
         named = dict(zip([*plan.artifacts, *peers.sources(plan.peers)], names, strict=True))
         artifacts = _artifacts(plan, names)
         runners = [open_runner(subject) for subject in artifacts]

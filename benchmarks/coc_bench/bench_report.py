@@ -13,6 +13,7 @@ from coc_runtime import cost, files, quality
 from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph
+from coc_runtime.thresholds import forcing
 
 from .data import Images
 from .exits import ExitStudy, describe_exits, histogram
@@ -86,7 +87,7 @@ def describe(
             "latency_histogram": histogram(m.elapsed, m.exits[order], exits),
             "images_per_s": m.images_per_s,
             "exit_share": [float(share) for share in shares],
-            **_costs(m, shares, known),
+            **_costs(m, shares, known, data.labels is not None),
             "file_bytes": m.subject.file_bytes,
             **asdict(m.footprint),
             "data": data.name,
@@ -149,7 +150,7 @@ def read(path: Path) -> dict[str, Any]:
         report = json.loads(path.read_text())
     except OSError as error:
         raise CocError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CocError(f"{path}: is not JSON: give a file that coc-bench --json wrote") from None
     schema = report.get("schema") if isinstance(report, dict) else None
     if not isinstance(schema, int) or not _is_report(report):
@@ -210,9 +211,12 @@ def _original(graph: Graph) -> tuple[int | None, int | None]:
 
 
 def _costs(
-    m: Measurement, shares: np.ndarray, known: set[tuple[int | None, int | None]]
+    m: Measurement, shares: np.ndarray, known: set[tuple[int | None, int | None]], real: bool
 ) -> dict[str, float | None]:
-    """BitOps and ratios. The original's come from the artifacts, if they agree; other peers have none."""
+    """BitOps and ratios. The original's come from the artifacts, if they agree; other peers have none.
+
+    real: whether the exits are those of real images; what others take says nothing of the BitOps spent.
+    """
     expected: float | None = None
     uniform: float | None = None
     stored: float | None = None
@@ -220,10 +224,12 @@ def _costs(
     if m.graph is not None:
         graph = m.graph
         original_bitops, original_bits = _original(graph)
-        segments = [graph.segment_layers(k) for k in range(len(graph.segments))]
-        expected = cost.expected([cost.bitops(layers) for layers in segments], list(shares))
         stored = cost.stored_bits(graph.layers())
-        if "chain_bits" in graph.meta:
+        segments = [graph.segment_layers(k) for k in range(len(graph.segments))]
+        known_exits = real or len(segments) == 1 or _forced(m.thresholds, graph)
+        if known_exits:
+            expected = cost.expected([cost.bitops(layers) for layers in segments], list(shares))
+        if known_exits and "chain_bits" in graph.meta:
             weights, activations = graph.meta["chain_bits"]
             totals = [cost.uniform_bitops(layers, (weights, activations)) for layers in segments]
             uniform = cost.expected(totals, list(shares))
@@ -237,6 +243,12 @@ def _costs(
         "bitops_cr_uniform": _ratio(original_bitops, uniform),
         "cr": _ratio(original_bits, stored),
     }
+
+
+def _forced(thresholds: tuple[float, ...], graph: Graph) -> bool:
+    """Whether thresholds send every image to one exit, whatever it shows."""
+    exits = len(graph.segments)
+    return any(thresholds == forcing(k, exits, graph.task) for k in range(exits))
 
 
 def _ratio(whole: float | None, part: float | None) -> float | None:

@@ -91,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         metavar="SPEC",
-        help="digits, cifar10[:PATH], imagefolder:PATH or others of coc-compress; random: latency without a "
-        "data set",
+        help="test images: digits, cifar10[:PATH], imagefolder:PATH or others of coc-compress; without, or "
+        "with random, images are random: latency is measured, accuracy is not",
     )
     _add_measurement(parser.add_argument_group("what is measured, and how"))
     _add_peers(parser.add_argument_group("peers"))
@@ -215,8 +215,6 @@ def _check(options: argparse.Namespace) -> None:
         return
     if not options.artifacts:
         raise CocError("no model is named: give a .onnx or .coc file that coc-export wrote")
-    if options.data is None:
-        raise CocError("--data is missing: name a data set, or random for latency alone")
     if options.peers is not None and options.original is None and options.int8_of is None:
         raise CocError(
             "--peers needs the float model: add --original FLOAT.onnx (coc-export --float writes it)"
@@ -227,6 +225,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     for path in (options.json, options.html):
         if path is not None:
             files.make_folder(path.parent)
+            if path.is_dir():
+                raise CocError(f"{path}: is a folder: name a file in it")
     return measure(
         *options.artifacts,
         data=options.data,

@@ -148,7 +148,8 @@ class Facts:
         found: dict[tuple[Any, ...], int] = {}
         for k in sorted(self.artifacts, key=self.mean):
             run = self.runs[k]
-            answers = (run["accuracy"], run.get("mae"), run["expected_bitops"], *run["exit_share"])
+            spent = run["expected_bitops"], run.get("cr")
+            answers = (run["accuracy"], run.get("mae"), *spent, *run["exit_share"])
             found.setdefault(answers, k)
         return list(found.values())
 

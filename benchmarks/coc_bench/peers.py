@@ -1,13 +1,14 @@
 """Peers: the float models that the artifacts are measured against, and why one of them is missing."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from coc_runtime.errors import CocError
+from coc_runtime.text import encodable
 
 from .convert import convert
 from .data import Images
@@ -111,6 +112,20 @@ class Workshop:
         )
         try_out(subject, self.test.images[:1])
         return subject
+
+
+def with_plain_names(wanted: Wanted, folder: Path) -> Wanted:
+    """The same with links to float models whose paths are not UTF-8, which engines cannot open."""
+
+    def plain(path: Path | None, name: str) -> Path | None:
+        if path is None or encodable(str(path)) == str(path):
+            return path
+        link = folder / name
+        link.symlink_to(path.resolve())
+        return link
+
+    original, int8_of = plain(wanted.original, "original.onnx"), plain(wanted.int8_of, "int8-of.onnx")
+    return replace(wanted, original=original, int8_of=int8_of)
 
 
 def check(wanted: Wanted) -> None:

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .data import RANDOM
+
 COLUMNS = (
     "artifact",
     "backend",
@@ -152,6 +154,7 @@ def summary(report: dict[str, Any]) -> str:
     lines = [
         f"{machine.get('cpu')}{flags}, {first['threads']} thread(s){_pinned(report)}, "
         f"{first['samples']} images of {first['data']}, {first['rounds']} rounds at batch 1",
+        *_random_images(runs),
         "",
         table(runs),
     ]
@@ -164,6 +167,17 @@ def summary(report: dict[str, Any]) -> str:
         if block:
             lines += ["", *block]
     return "\n".join(lines)
+
+
+def _random_images(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """What cannot be known without real images."""
+    if runs[0]["data"] != RANDOM:
+        return []
+    early = any(len(run["exit_share"]) > 1 for run in runs)
+    exits = "; at which exits they leave, and so a mean latency over exits, says nothing of real images"
+    return [
+        f"the images are random: accuracy is not measured{exits if early else ''} (--data names real ones)"
+    ]
 
 
 def _pinned(report: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from coc_report import plots
 from coc_runtime import files
 from coc_runtime.errors import CocError
+from coc_runtime.text import one_line
 
 from . import cells, claims, effort, figures, frontier, page, results, summary, table, table5
 from .results import Results
@@ -33,7 +34,8 @@ def write(folder: Path, store: Path | None = None) -> str:
     pictures = _pictures(folder / "figures", found, stages)
     files.write_json(folder / "conclusions.json", values)
     files.write_text(folder / "report.html", page.document(values, pictures))
-    return summary.text(values) + f"\n\nwrote {folder / 'report.html'} and {folder / 'conclusions.json'}"
+    wrote = one_line(f"wrote {folder / 'report.html'} and {folder / 'conclusions.json'}")
+    return f"{summary.text(values)}\n\n{wrote}"
 
 
 def _shown_stages(store: Path, found: Results) -> tuple[dict[str, Any], ...]:

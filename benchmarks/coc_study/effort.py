@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coc_deploy.store import RESULT
+
 from .table import Sample, Table, unique
 
 RECORDED = ("stage", "model", "bits", "accuracy", "bitops_cr", "bitops_cr_uniform", "cr", "seconds")
@@ -53,7 +55,7 @@ def cost(table: Table) -> Cost:
 def stages_of(store: Path, table: Table, sample: Sample) -> tuple[dict[str, Any], ...]:
     """Records of a case's stages, the original first, from their store; none where those folders are gone."""
     keys = _path(table, sample.case)
-    records = [_record(store / key / "result.json") for key in reversed(keys)]
+    records = [_record(store / key / RESULT) for key in reversed(keys)]
     if len(records) != len(sample.chain) + 1 or not all(records):
         return ()
     return tuple({name: record.get(name) for name in RECORDED} for record in records if record)

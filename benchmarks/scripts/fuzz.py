@@ -26,8 +26,8 @@ SANITIZERS = "fuzzer,address,undefined"
 
 def build() -> Path:
     target = BUILD / "fuzz"
-    sources = [path for path in sorted(NATIVE.glob("*.c")) if path.name != "pymodule.c"]
-    options = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-ffp-contract=off"]
+    sources = [path for path in sorted(NATIVE.rglob("*.c")) if path.name != "pymodule.c"]
+    options = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-ffp-contract=off", f"-I{NATIVE}"]
     options += [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all"]
     options += ["-mllvm", "-asan-instrumentation-with-call-threshold=0"]
     try:

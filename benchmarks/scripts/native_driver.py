@@ -69,7 +69,7 @@ STATUSES = (
 
 def core_sources() -> list[Path]:
     """The C files of the runtime itself."""
-    return sorted(path for path in NATIVE.glob("*.c") if path.name not in NOT_IN_THE_CORE)
+    return sorted(path for path in NATIVE.rglob("*.c") if path.name not in NOT_IN_THE_CORE)
 
 
 def build_driver(target: Target) -> list[str]:

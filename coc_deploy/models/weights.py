@@ -1,6 +1,7 @@
 """Public state dicts: loaded by name, with their input normalisation folded into the first layers."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +26,9 @@ def load_state(model: nn.Module, path: Path) -> None:
     """Load a plain state dict. Raises CocError when the file does not fit the model."""
     files.require_regular(path, "give a file that torch.save wrote")
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on files that are none of its own
+            state = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise CocError(f"{path}: no such weights file") from error
     except Exception as error:

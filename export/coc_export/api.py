@@ -17,7 +17,8 @@ class Report:
 
     @property
     def parity(self) -> dict[str, Any]:
-        """How the back ends agreed: `images`, `differing_logits`, `flipped_exits`, `pairs`, `accuracy`."""
+        """How the back ends agreed: `images`, `differing_logits`, `flipped_exits`, `pairs`, `accuracy`
+        (None without test images) on the first set of images; `also` on the others."""
         return dict(self.values["parity"])
 
     @property
@@ -44,22 +45,20 @@ def export(
     """Write a compressed model as an artifact, with its report and model card beside it.
 
     model: a model.pt of coc-compress, or an .onnx or .coc file. out: the file to write; its name ends in
-    .onnx or .coc. data: whose test images the back ends are compared on (default: as coc-export without
-    --data); images: only the first so many. thresholds: one per early exit in place of the model's. opset: of
-    an ONNX file. allow_mismatch: write the file even where back ends differ.
+    .onnx or .coc. data: a data set on whose test images back ends are compared, too, and quality is
+    measured; without it images are those that model.pt carries and generated ones. images: the first so many
+    of each kind. thresholds: one per early exit in place of the model's. opset: of an ONNX file.
+    allow_mismatch: write the file even where back ends differ.
     Raises CocError, and writes nothing, where back ends differ or the model cannot be exported.
     """
     from . import exporting, options
 
-    words = [str(model), "--out", str(out)]
-    for name, value in (("--data", data), ("--images", images), ("--opset", opset)):
-        if value is not None:
-            words += [name, str(value)]
-    if thresholds is not None:
-        words += ["--thresholds", ",".join(repr(float(value)) for value in thresholds)]
+    limits = None if thresholds is None else ",".join(repr(float(value)) for value in thresholds)
+    named = {"out": out, "data": data, "images": images, "opset": opset, "thresholds": limits}
+    words = [f"--{name}={value}" for name, value in named.items() if value is not None]
     if allow_mismatch:
         words.append("--allow-mismatch")
-    wanted = options.parse(words)
+    wanted = options.parse([*words, "--", str(model)])  # names may begin with a hyphen
     assert isinstance(wanted, options.Export)
     (done,) = exporting.export(wanted, say=lambda text: None)
     return Report(done.out, done.report)

@@ -148,7 +148,7 @@ def _section(
         "data": held.data.name,
         "split": "calibration",
         "images": len(held.data.labels),
-        **parity.data_digests(held.data),
+        **parity.image_digests(held.data.images, held.data.labels),
         "budget": {"option": budget.kind.value, "text": budget.text, "value": budget.value},
         "search": "every combination" if frontier.exact else "grid, then one exit at a time",
         "frontier_points": len(frontier),

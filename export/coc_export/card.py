@@ -9,7 +9,8 @@ from coc_runtime import quality
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, Task
 
-from . import tables
+from . import parity, tables
+from .imagesets import Kind
 
 MARK = "<!-- Written by coc-export, which overwrites it. -->"
 STAGES = {"D": "distillation", "P": "pruning", "Q": "quantization", "E": "early exit"}
@@ -102,27 +103,38 @@ def _introduction(graph: Graph) -> str:
 def _facts(graph: Graph, report: dict[str, Any]) -> str:
     shape = graph.tensors[graph.input].shape
     colours = {1: "grey", 3: "RGB"}.get(shape[0], f"{shape[0]} channels")
-    agreement, costs = report["parity"], report["cost"]
+    costs = report["cost"]
     weights, activations = graph.meta["chain_bits"]
-    good = "accuracy" if agreement["accuracy"] is not None else "errors"
+    good = "accuracy" if graph.task is Task.CLASSIFICATION else "errors"
     return _table(
         [
             ("input", f"uint8 [N, {_list(shape)}], {colours}, raw pixels; the normalisation is inside"),
             ("output", _outputs(graph)),
             ("trained on", str(graph.meta.get("data", "unknown data"))),
-            (
-                good,
-                f"{quality.text(agreement)} on {agreement['images']:,} test images of {agreement['data']}",
-            ),
+            (good, _quality(report)),
             ("weights x activations", f"{weights} x {activations} bits"),
-            (
-                "BitOps",
-                f"{costs['expected_bitops']:,.0f} an image on average, {costs['bitops_cr']:.1f}x below the "
-                f"original ({costs['bitops_cr_uniform']:.1f}x by the uniform convention)",
-            ),
+            ("BitOps", _bitops(costs)),
             ("stored bits", f"{costs['cr']:.1f}x below the original"),
             ("made from", f"model.pt of SHA-256 `{report['source_sha256']}`"),
         ]
+    )
+
+
+def _quality(report: dict[str, Any]) -> str:
+    agreement, found = report["parity"], tables.found_quality(report)
+    if found is None:
+        return "not measured"
+    measured = agreement["set"] == Kind.TEST.value
+    return found + (f" on {agreement['images']:,} test images of {agreement['data']}" if measured else "")
+
+
+def _bitops(costs: dict[str, Any]) -> str:
+    spent = costs["exit_bitops"]
+    if costs["expected_bitops"] is None:
+        return f"{spent[0]:,} to {spent[-1]:,} an image, by the exit that it takes"
+    return (
+        f"{costs['expected_bitops']:,.0f} an image on average, {costs['bitops_cr']:.1f}x below the "
+        f"original ({costs['bitops_cr_uniform']:.1f}x by the uniform convention)"
     )
 
 
@@ -138,9 +150,11 @@ def _files(reports: Sequence[dict[str, Any]]) -> str:
     rows = [("file", "bytes", "SHA-256", "parity")]
     for report in reports:
         agreement = report["parity"]
+        sections = parity.sections(agreement)
+        differing, flipped = parity.totals(sections).values()
         found = (
-            f"{len(agreement['pairs'])} pairs of back ends on {agreement['images']:,} images: "
-            f"{agreement['differing_logits']} differing logits, {agreement['flipped_exits']} flipped exits"
+            f"{len(agreement['pairs'])} pairs of back ends on {' and '.join(map(tables.images, sections))}: "
+            f"{differing} differing logits, {flipped} flipped exits"
         )
         size = f"{report['size']['file_bytes']:,}"
         rows.append((f"`{report['artifact']}`", size, f"`{report['artifact_sha256']}`", found))
@@ -151,10 +165,9 @@ def _exits(graph: Graph, report: dict[str, Any]) -> str:
     costs = report["cost"]
     classified = graph.task is Task.CLASSIFICATION
     limits = [*(tables.limit(value, classified) for value in graph.thresholds), "-"]
-    rows = [
-        (str(k), limit, f"{costs['exit_share'][k]:.1%}", f"{costs['exit_bitops'][k]:,}")
-        for k, limit in enumerate(limits)
-    ]
+    shares = costs["exit_share"]
+    left = ["not measured"] * len(limits) if shares is None else [f"{share:.1%}" for share in shares]
+    rows = [(str(k), limit, left[k], f"{costs['exit_bitops'][k]:,}") for k, limit in enumerate(limits)]
     rule = (
         "An image leaves at the first exit whose confidence, the largest softmax probability, reaches the "
         "threshold."

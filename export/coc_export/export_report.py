@@ -1,7 +1,8 @@
 """model.report.json: what an artifact is, that back ends agree on it, what it weighs and costs."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from coc_runtime.onnxfile import OnnxFile
 from coc_runtime.text import one_line
 
 from . import ledger, parity
+from .imagesets import ImageSet, Kind
 from .source import Source
 
+RECORDED = "recorded"
+"""Whose exit shares a cost table has: those of the model's history."""
 PACKAGES = ("numpy", "onnxruntime", "onnx", "torch")
 
 
@@ -52,13 +56,16 @@ def pack(graph: Graph, out: Path, opset: int) -> tuple[OnnxFile | CocFile, dict[
 
 
 def check(
-    source: Source, out: Path, opset: int, data: Dataset, calibration: dict[str, Any] | None = None
+    source: Source,
+    out: Path,
+    opset: int,
+    sets: Sequence[ImageSet],
+    calibration: dict[str, Any] | None = None,
 ) -> Finished:
     """Pack a model, run it on every back end, and say how that went."""
     graph = source.graph
     file, sizes = pack(graph, out, opset)
-    agreement, reference = parity.report(source.network, file, data)
-    shares = np.bincount(reference.exit, minlength=len(graph.segments)) / len(reference.exit)
+    agreement, tested = parity.report(source.network, file, sets)
     report: dict[str, Any] = {"schema": 1, "artifact": one_line(out.name)}
     report["source_sha256"] = graph.meta.get("source_sha256")
     report["artifact_sha256"] = hashlib.sha256(file.data).hexdigest()
@@ -72,27 +79,46 @@ def check(
     if calibration is not None:
         report["calibration"] = calibration
     report["size"] = sizes
-    report["cost"] = ledger.cost_table(graph, [float(share) for share in shares])
+    shares, of = _shares(source, tested)
+    report["cost"] = ledger.cost_table(graph, shares) | {"exit_share_of": of}
+    if tested is None and source.recorded is not None:
+        report["recorded"] = asdict(source.recorded)
     return Finished(out, file, report)
 
 
-def load_data(graph: Graph, option: str, spec: str | None, split: str, images: int | None) -> Dataset:
-    """Images that a model takes: the first `images` of a split; of its own data without a spec.
+def _shares(source: Source, tested: parity.Answer | None) -> tuple[list[float] | None, str | None]:
+    """The share of images that leave at each exit, and of which images: those of the test split, else those
+    that coc-compress had; never of others, which say nothing of real ones. None where it is not known."""
+    exits = len(source.graph.segments)
+    if tested is not None:
+        shares = np.bincount(tested.exit, minlength=exits) / len(tested.exit)
+        return shares.tolist(), Kind.TEST.value
+    if exits == 1:
+        return [1.0], "any images"
+    if source.recorded is not None and source.recorded.exit_share is not None:
+        return list(source.recorded.exit_share), RECORDED
+    return None, None
 
-    option: where the spec was given, for errors. Raises CocError for data of another size or task.
+
+def load_data(graph: Graph, option: str, spec: str, split: str) -> Dataset:
+    """A split of images that a model takes.
+
+    option: where the spec was given, for errors. Raises CocError for data that cannot be had, and of another
+    size or task.
     """
-    if spec is None:
-        spec = str(graph.meta.get("data", ""))
-        if spec.startswith("imagefolder:") or not spec:
-            raise CocError("the parity check needs the model's test images: give --data imagefolder:PATH")
-    data = datasets.load(spec, split)
+    try:
+        data = datasets.load(spec, split)
+    except CocError as error:
+        own = graph.meta.get("data")
+        trained = f" (the model was trained on {one_line(own)})" if isinstance(own, str) and own else ""
+        raise CocError(f"{option} {spec}: {error}{trained}") from error
     datasets.tell(data)
     shape = graph.tensors[graph.input].shape
     if data.images.shape[1:] != shape:
         found = list(data.images.shape[1:])
         raise CocError(f"{option} {spec}: images are {found}, the model takes {list(shape)}")
     _check_task(graph, f"{option} {spec}", data)
-    return datasets.Dataset(data.name, data.images[:images], data.labels[:images], data.classes)
+    return data
 
 
 def _check_task(graph: Graph, where: str, data: Dataset) -> None:

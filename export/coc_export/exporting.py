@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from coc_runtime import files
-from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 from coc_runtime.text import one_line
 
-from . import calibrate, card, export_report, layers, tables
+from . import calibrate, card, export_report, imagesets, layers, parity, tables
 from .export_report import Finished, report_path
+from .imagesets import ImageSet, Kind
 from .options import Calibration, Export, FloatExport
 from .source import Source, is_artifact, load_checkpoint, open_source
 
@@ -19,11 +19,11 @@ def export(options: Export, say: Callable[[str], None] = print) -> tuple[Finishe
     """Check every artifact before the first is written; `say` gets the lines for people."""
     source = open_source(options.model)
     opset = options.opset or source.opset
-    data = _test_data(source, options)
+    sets = _image_sets(source, options)
     source, sections = _set_thresholds(source, options, opset, say)
     finished = []
     for out, section in zip(options.outs, sections, strict=True):
-        done = export_report.check(source, out, opset, data, section)
+        done = export_report.check(source, out, opset, sets, section)
         if len(options.outs) > 1:
             say(f"{one_line(out.name)}:")
         say(tables.summary(done.report))
@@ -32,7 +32,7 @@ def export(options: Export, say: Callable[[str], None] = print) -> tuple[Finishe
         if options.sizes:
             say(tables.sizes(done.report["size"]))
         if options.layers:
-            done.report["layers"] = layers.measure(done.file, data.images)
+            done.report["layers"] = layers.measure(done.file, sets[0].images)
             say(layers.text(done.report["layers"]))
         _check_agreement(done, options.allow_mismatch)
         finished.append(done)
@@ -40,12 +40,19 @@ def export(options: Export, say: Callable[[str], None] = print) -> tuple[Finishe
     return tuple(finished)
 
 
-def _test_data(source: Source, options: Export) -> Dataset:
-    """Of --data, else of what the model was calibrated on in this call or trained on."""
+def _image_sets(source: Source, options: Export) -> list[ImageSet]:
+    """What back ends are compared on: the test images of --data, or else of what the model is calibrated on
+    in this call, where there are any; those that the model carries; generated ones."""
+    graph, sets = source.graph, []
     option, spec = "--data", options.data
     if spec is None and options.calibration is not None:
         option, spec = "--calibrate", options.calibration.data
-    return export_report.load_data(source.graph, option, spec, "test", options.images)
+    if spec is not None:
+        test = export_report.load_data(graph, option, spec, "test")
+        sets.append(ImageSet.of(Kind.TEST, test, options.images))
+    if source.images is not None:
+        sets.append(ImageSet.of(Kind.CARRIED, source.images, options.images))
+    return [*sets, imagesets.generate(graph.tensors[graph.input].shape, options.images)]
 
 
 def _set_thresholds(
@@ -73,7 +80,7 @@ def _calibrate(
     source: Source, wanted: Calibration, outs: tuple[Path, ...], opset: int, say: Callable[[str], None]
 ) -> calibrate.Calibrated:
     graph = source.graph
-    data = export_report.load_data(graph, "--calibrate", wanted.data, "calibration", None)
+    data = export_report.load_data(graph, "--calibrate", wanted.data, "calibration")
     classes = len(data.classes)
     if classes != graph.classes:
         raise CocError(f"--calibrate {wanted.data}: {classes} classes, the model has {graph.classes}")
@@ -85,7 +92,7 @@ def _calibrate(
 
 
 def _check_agreement(done: Finished, allowed: bool) -> None:
-    differing, flipped = (done.report["parity"][key] for key in ("differing_logits", "flipped_exits"))
+    differing, flipped = parity.totals(parity.sections(done.report["parity"])).values()
     if (differing or flipped) and not allowed:
         raise CocError(
             f"{done.out.name}: back ends differ on {differing} logits and {flipped} exits; "

@@ -86,8 +86,8 @@ def _size_ledger(
     }
 
 
-def cost_table(graph: Graph, shares: list[float]) -> dict[str, Any]:
-    """Per layer and per exit: MACs, bits, BitOps; expected BitOps for the measured exit shares."""
+def cost_table(graph: Graph, shares: list[float] | None) -> dict[str, Any]:
+    """Per layer and per exit: MACs, bits, BitOps; expected BitOps for the exit shares, or None."""
     layers, per_exit = [], graph.exit_bitops()
     for k in range(len(graph.segments)):
         for layer in graph.segment_layers(k):
@@ -105,14 +105,16 @@ def cost_table(graph: Graph, shares: list[float]) -> dict[str, Any]:
     segments = [cost.bitops(graph.segment_layers(k)) for k in range(len(graph.segments))]
     bits = graph.meta["chain_bits"]
     uniform = [cost.uniform_bitops(graph.segment_layers(k), (bits[0], bits[1])) for k in range(len(segments))]
-    expected, expected_uniform = cost.expected(segments, shares), cost.expected(uniform, shares)
+    expected, expected_uniform = (
+        None if shares is None else cost.expected(part, shares) for part in (segments, uniform)
+    )
     original = graph.meta["original_bitops"]
     return {
         "layers": layers,
         "exit_bitops": per_exit,
         "exit_share": shares,
         "expected_bitops": expected,
-        "bitops_cr": original / expected,
-        "bitops_cr_uniform": original / expected_uniform,
+        "bitops_cr": None if expected is None else original / expected,
+        "bitops_cr_uniform": None if expected_uniform is None else original / expected_uniform,
         "cr": graph.meta["original_bits"] / cost.stored_bits(graph.layers()),
     }

@@ -125,9 +125,12 @@ def parser() -> argparse.ArgumentParser:
 def _add_checks(result: argparse.ArgumentParser) -> None:
     group = result.add_argument_group("parity")
     group.add_argument(
-        "--data", metavar="SPEC", help="test images (default: those of what the model was trained on)"
+        "--data",
+        metavar="SPEC",
+        help="also compare on the test images of a data set, and measure quality, exits and BitOps on them; "
+        "without, images are those that model.pt carries and generated ones",
     )
-    group.add_argument("--images", metavar="N", help="use the first N test images only")
+    group.add_argument("--images", metavar="N", help="use the first N images of each kind only")
     group.add_argument(
         "--allow-mismatch", action="store_true", help="keep the file although back ends differ, and say so"
     )

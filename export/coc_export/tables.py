@@ -5,27 +5,85 @@ from typing import Any
 
 from coc_runtime import quality
 
+from . import parity
+from .export_report import RECORDED
+from .imagesets import Kind
+
+GIVE = "give --data with test images"
+BY = "recorded by coc-compress"
+
 
 def summary(report: dict[str, Any]) -> str:
     """The report as a few lines on screen."""
-    agreement, sizes, costs = report["parity"], report["size"], report["cost"]
-    shares = ", ".join(f"{share:.1%}" for share in costs["exit_share"])
-    found = quality.text(agreement)
-    measured = f"accuracy  {found}" if agreement["accuracy"] is not None else f"errors    {found}"
-    absent = "".join(
-        f"{backend:<10}not compared: {agreement[f'{backend}_missing']}\n"
-        for backend in ("native", "onnxruntime")
-        if f"{backend}_missing" in agreement
+    agreement, sizes = report["parity"], report["size"]
+    first, *others = parity.sections(agreement)
+    lines = [
+        f"parity    {images(first)}, {len(first['pairs'])} pairs of back ends: {_differing(first)}",
+        *(f"          {images(other)}: {_differing(other)}" for other in others),
+    ]
+    for backend in ("native", "onnxruntime"):
+        if f"{backend}_missing" in agreement:
+            lines.append(f"{backend:<10}not compared: {agreement[f'{backend}_missing']}")
+    good = "accuracy" if classified(report) else "errors"
+    return "\n".join(
+        [
+            *lines,
+            f"{good:<10}{found_quality(report) or f'not measured: {GIVE}'}",
+            f"size      {sizes['file_bytes']:,} bytes: weights {sizes['weight_bytes']:,}, "
+            f"biases {sizes['bias_bytes']:,}, scales {sizes['scale_bytes']:,}, "
+            f"structure {sizes['structure_bytes']:,}",
+            *_costs(report["cost"]),
+        ]
     )
-    return f"""\
-parity    {agreement["images"]} images of {agreement["data"]}, {len(agreement["pairs"])} pairs of back ends: \
-{agreement["differing_logits"]} differing logits, {agreement["flipped_exits"]} flipped exits
-{absent}{measured}
-size      {sizes["file_bytes"]:,} bytes: weights {sizes["weight_bytes"]:,}, biases {sizes["bias_bytes"]:,}, \
-scales {sizes["scale_bytes"]:,}, structure {sizes["structure_bytes"]:,}
-exits     {shares}
-BitOps    {costs["expected_bitops"]:,.0f} an image on average, {costs["bitops_cr"]:.1f}x below the original
-          ({costs["bitops_cr_uniform"]:.1f}x by the uniform convention), CR {costs["cr"]:.1f}x"""
+
+
+def _costs(costs: dict[str, Any]) -> list[str]:
+    """Where images leave, and what that costs."""
+    if costs["exit_share"] is None:
+        spent = costs["exit_bitops"]
+        return [
+            f"exits     not measured: {GIVE}",
+            f"BitOps    {spent[0]:,} to {spent[-1]:,} an image, by the exit that it takes; "
+            f"CR {costs['cr']:.1f}x",
+        ]
+    shares = ", ".join(f"{share:.1%}" for share in costs["exit_share"])
+    known = f", {BY}" if costs.get("exit_share_of") == RECORDED else ""
+    return [
+        f"exits     {shares}{known}",
+        f"BitOps    {costs['expected_bitops']:,.0f} an image on average, {costs['bitops_cr']:.1f}x below the "
+        "original",
+        f"          ({costs['bitops_cr_uniform']:.1f}x by the uniform convention), CR {costs['cr']:.1f}x",
+    ]
+
+
+def classified(report: dict[str, Any]) -> bool:
+    """Whether the model is a classifier."""
+    return "mae" not in report["parity"]
+
+
+def images(section: dict[str, Any]) -> str:
+    """What a section of a report's parity was asked on."""
+    count, kind = section["images"], section.get("set", Kind.TEST.value)
+    if kind == Kind.GENERATED.value:
+        return f"{count} generated images"
+    return f"{count} images of {section['data']}" + (
+        " that model.pt carries" if kind == Kind.CARRIED.value else ""
+    )
+
+
+def _differing(section: dict[str, Any]) -> str:
+    return f"{section['differing_logits']} differing logits, {section['flipped_exits']} flipped exits"
+
+
+def found_quality(report: dict[str, Any]) -> str | None:
+    """How good a model is on test images, measured or else recorded, then with whose; None if unknown."""
+    agreement, recorded = report["parity"], report.get("recorded")
+    if agreement.get("set", Kind.TEST.value) == Kind.TEST.value:
+        return quality.text(agreement)
+    if recorded is None:
+        return None
+    count = "the" if recorded["images"] is None else f"{recorded['images']:,}"
+    return f"{quality.text(recorded['quality'])} on {count} test images of {recorded['data']}, {BY}"
 
 
 def sizes(ledger: dict[str, Any]) -> str:

@@ -1,7 +1,4 @@
-"""What every command does around its work: one line for whatever goes wrong, whole work whoever reads along.
-
-docs/commands.md says what users may count on.
-"""
+"""What every command does around its work: one line for whatever goes wrong, whole work whoever reads."""
 
 import argparse
 import contextlib

@@ -138,7 +138,8 @@ def _pixels(path: Path, form: Form) -> tuple[np.ndarray, tuple[str, ...]]:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise whatever they meet in damaged files.
-        raise CocError(f"{path}: cannot be read as an image: {one_line(str(error)) or error!r}") from error
+        why = one_line(str(error)) or type(error).__name__
+        raise CocError(f"{path}: cannot be read as an image: {why}") from error
     pixels = pixels.reshape(*pixels.shape[:2], CHANNELS[form.mode])
     return pixels.transpose(2, 0, 1), changes + converted
 

@@ -88,6 +88,27 @@ def forcing(exit_: int, exits: int, task: Task) -> tuple[float, ...] | None:
     return (*(NEVER[task],) * exit_, *(always,) * (early - exit_))
 
 
+def spread(logits: np.ndarray, task: Task) -> tuple[float, ...]:
+    """Thresholds at which about as many of the images leave at each exit: logits [exits, N, classes].
+
+    They lie in gaps between confidences. At exit 0 of a regression, and where confidences leave no gap,
+    nothing leaves.
+    """
+    staying, found = np.ones(logits.shape[1], bool), []
+    for k in range(len(logits) - 1):
+        score = exit_confidence(logits[k], logits[k - 1] if k else None, task).astype(np.float64)
+        middles = _candidates(score[staying], task)[1:-1]
+        wanted = staying.sum() / (len(logits) - k)
+        leaving = [int((score[staying] >= middle).sum()) for middle in middles]
+        if not leaving:
+            found.append(NEVER[task])
+            continue
+        middle = middles[int(np.abs(np.array(leaving) - wanted).argmin())]
+        staying &= score < middle
+        found.append(float(np.float32(middle if task is Task.CLASSIFICATION else -middle)))
+    return tuple(found)
+
+
 @dataclass(frozen=True, eq=False)
 class Frontier:
     """Sets of thresholds from the cheapest to the one that loses least; each costs more and loses less than

@@ -1,5 +1,5 @@
 /* conv_scalar.c - the contract: a convolution of any legal layer, in portable C. */
-#include "ops.h"
+#include "codes.h"
 
 /* Indices of the output row or column that read input `0 <= position * stride + tap - pad < size`. */
 typedef struct {

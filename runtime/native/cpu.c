@@ -1,5 +1,5 @@
 /* cpu.c - levels of kernels: names, what this CPU and this build have, which a session gets. */
-#include "plan.h"
+#include "levels.h"
 
 #include <stdlib.h>
 #include <string.h>

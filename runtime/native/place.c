@@ -1,5 +1,6 @@
 /* place.c - where activations lie: tensors whose lives overlap do not share bytes. */
-#include "model.h"
+#include "place.h"
+#include "ops/operator.h"
 
 #define NONE UINT32_MAX
 
@@ -13,7 +14,7 @@ static void find_last_uses(coc_model *model) {
     for (uint32_t j = 0; j < model->node_count; j++) {
         const coc_node *node = &model->nodes[j];
         model->tensors[j + 1].last_use = j;
-        for (uint32_t i = 0; i < coc_input_count(node); i++)
+        for (uint32_t i = 0; i < node->op->inputs; i++)
             model->tensors[node->inputs[i]].last_use = j;
     }
     const uint32_t compared = model->task == COC_REGRESSION;

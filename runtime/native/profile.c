@@ -1,6 +1,7 @@
 /* profile.c - where the time of a run goes. A file of its own: coc_run reads no clock, and who links
  * statically and does not profile needs none. */
 #include "clock.h"
+#include "ops/table.h"
 #include "session.h"
 
 uint32_t coc_model_operators(const coc_model *model) {
@@ -8,23 +9,13 @@ uint32_t coc_model_operators(const coc_model *model) {
 }
 
 coc_status coc_model_operator(const coc_model *model, uint32_t index, coc_operator *found) {
-    static const char *const kinds[] = {
-        [COC_CONV] = "Conv",
-        [COC_ADD] = "Add",
-        [COC_GLOBAL_AVERAGE_POOL] = "GlobalAveragePool",
-        [COC_LINEAR] = "Linear",
-        [COC_MAX_POOL] = "MaxPool",
-        [COC_AVERAGE_POOL] = "AveragePool",
-        [COC_CONCAT] = "Concat",
-        [COC_FLATTEN] = "Flatten",
-    };
     if (model == NULL || found == NULL || index >= model->node_count)
         return COC_ERROR_ARGUMENT;
     const coc_node *node = &model->nodes[index];
     uint32_t exit = 0;
     while (index >= model->segments[exit].end)
         exit++;
-    *found = (coc_operator){kinds[node->kind], exit, node->macs, node->bitops};
+    *found = (coc_operator){coc_op_name(node->kind), exit, node->macs, node->bitops};
     return COC_OK;
 }
 

@@ -3,8 +3,11 @@
  * Everything is checked before it is used. One allocation holds a model; its size follows from sections
  * that were found to lie within the file.
  */
+#include "reader.h"
 #include "bytes.h"
-#include "model.h"
+#include "check.h"
+#include "ops/table.h"
+#include "place.h"
 
 #include <string.h>
 
@@ -75,8 +78,9 @@ static coc_status find_sections(const uint8_t *data, size_t size, sections *foun
         const uint8_t *p = data + COC_HEADER_BYTES + (size_t)COC_OPERATOR_BYTES * j;
         if (get32(p + 16) > COC_MAX_CHANNELS)
             return COC_ERROR_LIMIT;
-        found->bias_count += p[0] == COC_CONV || p[0] == COC_LINEAR ? get32(p + 16) : 0;
-        found->scale_count += p[0] == COC_CONV ? get32(p + 16) : 0;
+        const coc_op *op = coc_op_of(p[0]);
+        found->bias_count += op != NULL && op->has_biases ? get32(p + 16) : 0;
+        found->scale_count += op != NULL && op->has_scales ? get32(p + 16) : 0;
     }
     found->scales = found->biases + 4 * found->bias_count;
     found->weights = found->scales + 2 * found->scale_count + get32(data + 36);
@@ -141,51 +145,39 @@ static int window_legal(const uint8_t *p) {
     return p[3] != 0 && p[8] != 0 && p[9] != 0 && p[10] < p[8] && p[12] < p[8] && p[11] < p[9] && p[13] < p[9];
 }
 
-/* Whether every field that the kind does not use is 0 and the others are in their ranges. */
-static int fields_legal(const uint8_t *p, const coc_node *node) {
-    const int window = node->kind == COC_CONV || node->kind == COC_MAX_POOL || node->kind == COC_AVERAGE_POOL;
-    if (p[23] != 0 || (coc_input_count(node) == 1 && get16(p + 6) != 0))
+/* Whether every field that an operator does not have is 0 and the others are in their ranges. */
+static int fields_legal(const uint8_t *p, const coc_op *op) {
+    if (p[23] != 0 || (op->inputs == 1 && get16(p + 6) != 0))
         return 0;
-    if (window ? !window_legal(p) : p[3] != 0 || !all_zero(p + 8, 6))
+    if (op->fields & COC_WINDOW ? !window_legal(p) : p[3] != 0 || !all_zero(p + 8, 6))
         return 0;
-    if ((node->kind == COC_CONV) != (get16(p + 14) != 0))
+    if (((op->fields & COC_GROUPS) != 0) != (get16(p + 14) != 0))
         return 0;
-    if (!coc_has_weights(node))
+    if (!(op->fields & COC_WEIGHTS))
         return p[1] == 0 && p[2] == 0 && get32(p + 16) == 0;
     return COC_WEIGHT_BITS(p[1]) && p[2] <= 1 && get32(p + 16) != 0;
 }
 
-static coc_status read_fields(const uint8_t *p, coc_node *node) {
-    if (p[0] < COC_CONV || p[0] > COC_FLATTEN)
+static coc_status read_fields(const uint8_t *p, coc_node *node, coc_row *row) {
+    node->kind = p[0];
+    node->op = coc_op_of(p[0]);
+    if (node->op == NULL || !fields_legal(p, node->op))
         return COC_ERROR_MALFORMED;
-    node->kind = (coc_kind)p[0];
     node->inputs[0] = get16(p + 4);
     node->inputs[1] = get16(p + 6);
-    if (!fields_legal(p, node))
-        return COC_ERROR_MALFORMED;
-    const coc_encoding encoding = p[2] == 0 ? COC_ODD : COC_SYMMETRIC;
-    if (node->kind == COC_CONV)
-        node->op.conv = (coc_conv){
-            .out_channels = get32(p + 16),
-            .kernel_height = p[8],
-            .kernel_width = p[9],
-            .stride = p[3],
-            .pad_top = p[10],
-            .pad_left = p[11],
-            .groups = get16(p + 14),
-            .weight_bits = p[1],
-            .encoding = encoding,
-        };
-    else if (node->kind == COC_LINEAR)
-        node->op.linear = (coc_linear){.classes = get32(p + 16), .weight_bits = p[1], .encoding = encoding};
-    else if (node->kind == COC_MAX_POOL || node->kind == COC_AVERAGE_POOL)
-        node->op.window = (coc_window){
-            .kernel_height = p[8],
-            .kernel_width = p[9],
-            .stride = p[3],
-            .pad_top = p[10],
-            .pad_left = p[11],
-        };
+    *row = (coc_row){
+        .weight_bits = p[1],
+        .out_channels = get32(p + 16),
+        .encoding = p[2] == 0 ? COC_ODD : COC_SYMMETRIC,
+        .kernel_height = p[8],
+        .kernel_width = p[9],
+        .stride = p[3],
+        .pad_top = p[10],
+        .pad_left = p[11],
+        .pad_bottom = p[12],
+        .pad_right = p[13],
+        .groups = get16(p + 14),
+    };
     return COC_OK;
 }
 
@@ -196,7 +188,7 @@ static coc_status read_output(const uint8_t *p, const coc_node *node, coc_tensor
     output->exponent = get_i8(p + 22);
     if (output->exponent < -COC_MAX_EXPONENT || output->exponent > COC_MAX_EXPONENT)
         return COC_ERROR_MALFORMED;
-    if (node->kind == COC_LINEAR)
+    if (node->op->gives_logits)
         return output->bits == COC_LOGIT_BITS && output->zero == 0 ? COC_OK : COC_ERROR_MALFORMED;
     if (output->bits < 2 || output->bits > COC_MAX_BITS)
         return COC_ERROR_MALFORMED;
@@ -208,18 +200,33 @@ static coc_status read_operators(coc_model *model, const uint8_t *data) {
     const uint8_t *p = data + COC_HEADER_BYTES;
     for (uint32_t j = 0; j < model->node_count; j++, p += COC_OPERATOR_BYTES) {
         coc_node *node = &model->nodes[j];
+        coc_row row;
         segment += j == segment->end;
-        coc_status status = read_fields(p, node);
+        coc_status status = read_fields(p, node, &row);
         if (status == COC_OK)
             status = coc_check_reads(model, segment, j);
         if (status == COC_OK)
             status = read_output(p, node, &model->tensors[j + 1]);
         if (status == COC_OK)
-            status = coc_check_shape(model, node, p[12], p[13], &model->tensors[j + 1]);
+            status = coc_check_shape(model, &row, node, &model->tensors[j + 1]);
         if (status != COC_OK)
             return status;
     }
     return COC_OK;
+}
+
+/* Give every operator its parameters and the numbers that follow from types. */
+static coc_status read_parameters(coc_model *model, coc_parameters *at) {
+    for (uint32_t j = 0; j < model->node_count; j++) {
+        coc_node *node = &model->nodes[j];
+        const coc_tensor *x[2];
+        coc_read_by(model, node, x);
+        const coc_status status =
+            node->op->bind == NULL ? COC_OK : node->op->bind(at, x, &model->tensors[j + 1], node);
+        if (status != COC_OK)
+            return status;
+    }
+    return at->weights == at->size ? COC_OK : COC_ERROR_MALFORMED;
 }
 
 static coc_status read_image(coc_model *model, const uint8_t *data) {
@@ -272,9 +279,8 @@ coc_status coc_read_model(const uint8_t *data, size_t size, const coc_allocator 
     if (status == COC_OK)
         status = coc_check_segments(*model);
     if (status == COC_OK)
-        status = coc_read_parameters(*model, &parameters);
+        status = read_parameters(*model, &parameters);
     if (status == COC_OK) {
-        coc_bind_scalars(*model);
         coc_place_tensors(*model);
     } else {
         allocator->release(allocator->user, *model);

@@ -1,13 +1,10 @@
 /* session.c - a model ready to run: prepared weights, activations, threads; and the run. */
-#include "plan.h"
 #include "session.h"
+#include "gate.h"
+#include "ops/operator.h"
+#include "plan.h"
 
 #include <string.h>
-
-typedef struct {
-    const coc_conv_kernel *kernel; /* of a convolution */
-    void *weights;                 /* prepared */
-} step;
 
 struct coc_session {
     const coc_model *model;
@@ -15,8 +12,8 @@ struct coc_session {
     coc_level level;
     uint32_t threads;
     coc_pool *pool; /* NULL: the calling thread alone */
-    const coc_ops *ops;
-    step *steps;
+    coc_version version; /* of operators */
+    coc_step *steps;
     uint8_t *scratch;
     size_t scratch_stride;
     uint8_t *activations;
@@ -25,22 +22,12 @@ struct coc_session {
     float thresholds[COC_MAX_EXITS];
 };
 
-/* A convolution, as threads share it. */
-typedef struct {
-    const coc_session *session;
-    const coc_conv *conv;
-    const step *use;
-    const uint8_t *x;
-    uint8_t *y;
-} shared_conv;
-
 static coc_status plan(const coc_model *model, const coc_session_options *options, coc_choices *choices,
                        coc_arena_layout *layout) {
     if (model == NULL)
         return COC_ERROR_ARGUMENT;
     const coc_status status = coc_check_options(model, options, choices);
-    return status != COC_OK ? status
-                            : coc_plan_arena(model, choices, sizeof(coc_session), sizeof(step), layout);
+    return status != COC_OK ? status : coc_plan_arena(model, choices, sizeof(coc_session), layout);
 }
 
 size_t coc_session_bytes(const coc_model *model, const coc_session_options *options) {
@@ -53,14 +40,9 @@ static void prepare_weights(coc_session *session, uint8_t *weights) {
     for (uint32_t j = 0; j < session->model->node_count; j++) {
         const coc_node *node = &session->model->nodes[j];
         const coc_need need = coc_node_need(node, session->level);
-        session->steps[j] = (step){need.kernel, weights};
-        if (node->kind == COC_CONV) {
-            need.kernel->prepare(&node->op.conv, weights);
-        } else if (node->kind == COC_LINEAR) {
-            const coc_linear *linear = &node->op.linear;
-            coc_decode(linear->codes, linear->weight_bits, linear->encoding,
-                       (size_t)linear->features * linear->classes, (int16_t *)(void *)weights);
-        }
+        session->steps[j] = (coc_step){need.chosen, weights};
+        if (node->op->prepare != NULL)
+            node->op->prepare(node, &session->steps[j]);
         weights += coc_align(need.weights);
     }
 }
@@ -88,8 +70,8 @@ coc_status coc_session_create(const coc_model *model, const coc_session_options 
         .owned = owned,
         .level = choices.level,
         .threads = choices.threads,
-        .ops = coc_ops_of(choices.level),
-        .steps = (step *)(void *)(arena + layout.steps),
+        .version = coc_level_includes(choices.level, COC_AVX2) ? COC_FOR_AVX2 : COC_FOR_ANY,
+        .steps = (coc_step *)(void *)(arena + layout.steps),
         .scratch = arena + layout.scratch,
         .scratch_stride = (size_t)layout.scratch_stride,
         .activations = arena + layout.activations,
@@ -133,63 +115,19 @@ static float *logits_of(const coc_session *session, uint32_t tensor) {
     return (float *)(void *)written(session, tensor);
 }
 
-static void run_part(void *context, uint32_t part) {
-    const shared_conv *job = context;
-    const coc_session *session = job->session;
-    const uint64_t rows = job->conv->out_height;
-    const uint32_t first = (uint32_t)(rows * part / session->threads);
-    const uint32_t last = (uint32_t)(rows * (part + 1) / session->threads);
-    if (first < last)
-        job->use->kernel->run(job->conv, job->use->weights, job->x, job->y,
-                              session->scratch + part * session->scratch_stride, first, last);
-}
-
-static void run_conv(const coc_session *session, const coc_conv *conv, const step *use, const uint8_t *x,
-                     uint8_t *y) {
-    shared_conv job = {session, conv, use, x, y};
-    if (session->pool != NULL && conv->out_height > 1)
-        coc_pool_run(session->pool, run_part, &job);
-    else
-        use->kernel->run(conv, use->weights, x, y, session->scratch, 0, conv->out_height);
-}
-
 void coc_run_node(const coc_session *session, uint32_t index) {
     const coc_node *node = &session->model->nodes[index];
-    const step *use = &session->steps[index];
-    const uint8_t *x = codes(session, node->inputs[0]);
-    uint8_t *y = written(session, index + 1);
-    switch (node->kind) {
-    case COC_CONV:
-        run_conv(session, &node->op.conv, use, x, y);
-        break;
-    case COC_ADD:
-        session->ops->add(&node->op.add, x, codes(session, node->inputs[1]), y,
-                          (size_t)coc_elements(&session->model->tensors[index + 1]));
-        break;
-    case COC_GLOBAL_AVERAGE_POOL:
-        session->ops->global_pool(&node->op.global, x, y);
-        break;
-    case COC_LINEAR:
-        session->ops->linear(&node->op.linear, use->weights, x, logits_of(session, index + 1),
-                             (int16_t *)(void *)session->scratch);
-        break;
-    case COC_MAX_POOL:
-        session->ops->max_pool(&node->op.window, x, y, session->scratch);
-        break;
-    case COC_AVERAGE_POOL:
-        session->ops->average_pool(&node->op.window, x, y, session->scratch);
-        break;
-    case COC_CONCAT:
-        for (int i = 0; i < 2; i++) {
-            const size_t count = (size_t)coc_elements(&session->model->tensors[node->inputs[i]]);
-            session->ops->rescale(&node->op.part[i], codes(session, node->inputs[i]), y, count);
-            y += count;
-        }
-        break;
-    case COC_FLATTEN:
-        memcpy(y, x, (size_t)coc_elements(&session->model->tensors[index + 1]));
-        break;
-    }
+    const coc_call call = {
+        .node = node,
+        .step = &session->steps[index],
+        .x = {codes(session, node->inputs[0]), codes(session, node->inputs[1])},
+        .y = written(session, index + 1),
+        .scratch = session->scratch,
+        .scratch_stride = session->scratch_stride,
+        .pool = session->pool,
+        .threads = session->threads,
+    };
+    node->op->run[session->version](&call);
 }
 
 const float *coc_segment_logits(const coc_session *session, uint32_t k) {

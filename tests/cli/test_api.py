@@ -62,6 +62,15 @@ def test_export_sets_thresholds(artifact: coc_export.Report, tmp_path: Path) -> 
     assert Session(report.path).info.thresholds == (0.625, 0.125)
 
 
+def test_files_may_have_names_that_begin_like_options(
+    artifact: coc_export.Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-in.coc").write_bytes(artifact.path.read_bytes())
+    report = coc_export.export("-in.coc", "-out.coc", data="digits", images=2)
+    assert report.path == Path("-out.coc") and report.path.is_file()
+
+
 def test_export_tells_what_is_wrong_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(CocError, match="no such file"):
         coc_export.export(tmp_path / "none.pt", tmp_path / "m.coc")

@@ -212,7 +212,7 @@ def test_reports_with_nothing_in_common_are_refused(
     ("arguments", "words"),
     [
         ([], "no model is named"),
-        (["m.onnx"], "--data is missing"),
+        (["m.onnx"], "m.onnx: no such file"),
         (["m.onnx", "--data", "digits", "--peers", "all"], "--peers needs the float model"),
         (["m.onnx", "--data", "digits", "--fail-if-slower", "5%"], "--fail-if-slower needs --compare"),
         (["--from", "a.json", "--data", "digits"], "--from measures nothing, so --data does not go with it"),

@@ -11,6 +11,7 @@ import pytest
 from bench_files import artifact, float_model, image_folder
 from coc_bench.cli import main
 from coc_bench.convert import module_environment
+from coc_runtime import Session
 from coc_runtime.backends import native
 
 BARE = """
@@ -140,3 +141,35 @@ def test_a_reader_that_stops_early_is_no_error_and_costs_no_report(folder: Path)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads(out.read_text())["schema"] == 2
+
+
+def test_without_data_latency_is_measured_and_no_more_claimed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [artifact(tmp_path / "exits.coc", exits=2), artifact(tmp_path / "plain.coc", exits=0)]
+    out, page = tmp_path / "out.json", tmp_path / "out.html"
+    words = [*map(str, models), "--rounds", "3", "--json", str(out), "--html", str(page)]
+    assert main(words) == 0
+    report = json.loads(out.read_text())
+    exits, plain = report["runs"]
+    assert report["settings"]["data"] == "random" and exits["accuracy"] is plain["accuracy"] is None
+    keys = ("expected_bitops", "bitops_cr", "bitops_cr_uniform")
+    assert {exits[key] for key in keys} == {None}, "random images leave where no real one would"
+    assert plain["expected_bitops"] > 0, "without early exits BitOps are certain"
+    assert exits["latency_us"]["mean"] > 0 and len(exits["exit_latency_us"]) == 3
+    said = capsys.readouterr().out
+    assert "the images are random: accuracy is not measured; at which exits they leave" in said
+    assert "(--data names real ones)" in said
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert main(["--from", str(out)]) == 0
+    assert "the images are random" in capsys.readouterr().out
+
+
+def test_bitops_of_random_images_are_known_where_thresholds_decide_alone(tmp_path: Path) -> None:
+    model, out = artifact(tmp_path / "m.coc", exits=2), tmp_path / "out.json"
+    spent = Session(model).info.exit_bitops
+    for limits, exit_ in (("2,2", 2), ("0,0", 0), ("2,0", 1)):
+        words = [str(model), "--rounds", "2", "--json", str(out), "--thresholds", limits]
+        assert main(words) == 0
+        (run,) = json.loads(out.read_text())["runs"]
+        assert run["expected_bitops"] == spent[exit_] and run["exit_share"][exit_] == 1

@@ -13,9 +13,10 @@ import pytest
 
 from coc_runtime import CocError, command
 from coc_runtime.text import encodable, one_line
+from conftest import TinyRun
 
 PATIENCE = 120
-COMMANDS = ("coc_deploy", "coc_export", "coc_bench")
+COMMANDS = ("coc_deploy", "coc_export", "coc_bench", "coc_study")
 
 BODY = """
 import signal, sys, time
@@ -178,6 +179,17 @@ def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_first() -> None:
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=PATIENCE)
     assert (process.returncode, told) == (130, "coc-test: stopped; start it again\n")
+
+
+def test_an_export_whose_reader_leaves_writes_its_files(tiny_run: TinyRun, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "coc_export", str(tiny_run.model), "--images", "2"]
+    words += ["--out", str(tmp_path / "m.onnx"), "--out", str(tmp_path / "m.coc")]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(PATIENCE) == 0 and process.stderr.read() == ""
+    names = ["m.coc", "m.coc.report.json", "m.md", "m.onnx", "m.report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_a_command_leaves_the_signals_of_a_program_that_calls_it_as_they_were() -> None:

@@ -23,7 +23,12 @@ from tiny import digits, plain_forward
 @pytest.fixture(scope="module")
 def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "model.onnx"
-    assert main([str(tiny_run.model), "--out", str(out), "--split", str(out.parent / "split")]) == 0
+    assert (
+        main(
+            [str(tiny_run.model), "--out", str(out), "--split", str(out.parent / "split"), "--data", "digits"]
+        )
+        == 0
+    )
     return out
 
 

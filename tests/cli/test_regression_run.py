@@ -75,7 +75,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
         (
             export.main,
             [str(out / "model.pt"), "--out", str(out / "model.onnx"), "--out", str(out / "model.coc")]
-            + ["--images", str(IMAGES), "--split", str(out / "split")],
+            + ["--data", "rotated-digits", "--images", str(IMAGES), "--split", str(out / "split")],
         ),
     )
     for command, arguments in steps:

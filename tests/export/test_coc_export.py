@@ -29,7 +29,7 @@ built = pytest.mark.skipif(missing is not None, reason=str(missing))
 @pytest.fixture(scope="module")
 def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "model.coc"
-    assert main([str(tiny_run.model), "--out", str(out)]) == 0
+    assert main([str(tiny_run.model), "--out", str(out), "--data", "digits"]) == 0
     return out
 
 

@@ -21,8 +21,8 @@ from coc_runtime.backends.reference import ReferenceBackend
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, verify
 from coc_runtime.ops import OPS, AveragePool, Tensor
+from contract.base import around
 from graphs import random_graph, random_images, random_inception
-from one_operator import around
 
 
 def assert_same(a: Graph, b: Graph) -> None:

@@ -8,8 +8,8 @@ from onnxruntime import GraphOptimizationLevel
 from coc_export.onnx.writer import write_onnx
 from coc_runtime import onnxfile
 from coc_runtime.backends.reference import ReferenceBackend
+from contract import single_operators
 from graphs import random_images
-from one_operator import single_operators
 
 LEVELS = ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL")
 

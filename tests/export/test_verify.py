@@ -27,7 +27,7 @@ built = pytest.mark.skipif(native.why_missing() is not None, reason="the C exten
 def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify")
     outs = ["--out", str(folder / "m.onnx"), "--out", str(folder / "m.coc")]
-    assert main([str(tiny_run.model), *outs, "--images", IMAGES]) == 0
+    assert main([str(tiny_run.model), *outs, "--images", IMAGES, "--data", "digits"]) == 0
     return folder
 
 

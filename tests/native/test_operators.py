@@ -3,9 +3,9 @@
 import numpy as np
 
 from coc_runtime import Session, cocwrite
+from contract import single_operators
 from graphs import random_images
 from native_driver import Driver, Request
-from one_operator import single_operators
 
 
 def test_every_operator_equals_the_reference(driver: Driver) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from coc_runtime import CocError
 from coc_runtime.graph import verify
 from coc_runtime.ops import AveragePool, Concat, Flatten, MaxPool, Op, Tensor
-from one_operator import around
+from contract.base import around
 
 Window = dict[str, Any]
 IMAGE = np.array([[[[1, 5, 2, 0], [7, 3, 9, 4], [6, 8, 0, 255]]]], np.uint8)

@@ -111,3 +111,24 @@ def test_stages_go_to_the_workers_of_a_cluster_that_offer_what_they_need(
         assert pids <= {str(first.pid), str(second.pid)} and str(plain.pid) not in pids
     assert "workers now: 3" in capsys.readouterr().out
     assert studies.lasting(tmp_path / "cluster") == studies.lasting(tmp_path / "alone")
+
+
+def test_ctrl_c_ends_the_command_and_its_workers_in_one_line(tmp_path: Path) -> None:
+    """A terminal sends it to all processes at once."""
+    studies.write(tmp_path, TEXT)
+    command = [sys.executable, "-m", "coc_study.cli", *arguments(tmp_path, "out"), "--workers", "1"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("dashboard: ")
+        os.killpg(process.pid, signal.SIGINT)
+        # Ends only when no worker holds the pipes any more.
+        _, told = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert told == "coc-study: stopped; the same command continues from the last finished epoch\n"

@@ -106,7 +106,7 @@ class Log:
             _ = found["before"], found["asked"]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CocError(
                 f"{self.path}: unreadable; remove it: finished stages beside it are taken over"
             ) from error

@@ -71,22 +71,17 @@ def lower(loaded: Checkpoint, source: Path) -> Graph:
     # Tensors and meta in the order of .coc files, so that either file is made from the other, byte for byte.
     order = ["image", *(node.output for segment in segments for node in segment.nodes)]
     tensors = {name: lowering.tensors[name] for name in order}
-    graph = Graph("image", tensors, tuple(segments), network.thresholds, meta, task_of(loaded))
+    graph = Graph("image", tensors, tuple(segments), network.thresholds, meta, loaded.task)
     verify(graph)
     return graph
 
 
 def _meta(loaded: Checkpoint, source: Path) -> dict[str, Any]:
     last = loaded.history[-1] if loaded.history else {}
-    quality = ("mae", "r2") if task_of(loaded) is Task.REGRESSION else ("accuracy",)
+    quality = ("mae", "r2") if loaded.task is Task.REGRESSION else ("accuracy",)
     found = {
         **{key: value for key, value in loaded.meta.items() if key not in ("versions", "seed", "task")},
         "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         **{name: last.get(name) for name in quality},
     }
     return dict(sorted(found.items()))
-
-
-def task_of(loaded: Checkpoint) -> Task:
-    """What a checkpoint's model predicts."""
-    return Task(loaded.meta.get("task", Task.CLASSIFICATION.value))

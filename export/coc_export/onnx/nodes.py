@@ -1,10 +1,8 @@
 """The one table of how operators become ONNX nodes, each family in a file of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from coc_runtime.graph import Graph
-from coc_runtime.onnxfile import OPSET
 from coc_runtime.ops import (
     Add,
     AveragePool,
@@ -18,7 +16,6 @@ from coc_runtime.ops import (
 )
 
 from . import add, concat, conv, flatten, linear, pool
-from .constants import Constants
 from .segment import SegmentWriter
 
 NODES: dict[type[Op], Callable[[SegmentWriter, Any, str], None]] = {
@@ -34,17 +31,10 @@ NODES: dict[type[Op], Callable[[SegmentWriter, Any, str], None]] = {
 """Writes the nodes of an operator, whose number in the graph is the last argument."""
 
 
-def write_segment(
-    graph: Graph,
-    index: int,
-    constants: Constants,
-    aliases: Mapping[str, str],
-    packed: bool = True,
-    opset: int = OPSET,
-) -> SegmentWriter:
-    """The nodes and parameters of segment `index`; see `SegmentWriter`."""
-    writer = SegmentWriter(graph, index, constants, aliases, packed, opset)
-    first = sum(len(segment.nodes) for segment in graph.segments[:index])
-    for number, node in enumerate(graph.segments[index].nodes, first):
+def write_segment(writer: SegmentWriter) -> SegmentWriter:
+    """The writer, with the nodes and parameters of its segment."""
+    segments, index = writer.graph.segments, writer.index
+    first = sum(len(segment.nodes) for segment in segments[:index])
+    for number, node in enumerate(segments[index].nodes, first):
         NODES[type(node)](writer, node, str(number))
     return writer

@@ -50,7 +50,8 @@ def write_onnx(graph: Graph, *, packed: bool = True, opset: int = onnxfile.OPSET
     aliases = {graph.input: "image"}
     if not exits:
         aliases[graph.segments[0].logits] = "logits"
-    levels = [write_segment(graph, k, constants, aliases, packed, opset) for k in range(exits + 1)]
+    writers = [SegmentWriter(graph, k, constants, aliases, packed, opset) for k in range(exits + 1)]
+    levels = [write_segment(writer) for writer in writers]
     results = _last(graph, levels[-1])
     for k in reversed(range(exits)):
         inner = _subgraph(graph, f"segment{k + 1}", levels[k + 1], results)
@@ -92,7 +93,7 @@ def write_segments(graph: Graph, opset: int = onnxfile.OPSET) -> list[onnx.Model
         if segment.carry is not None:
             aliases[segment.carry] = f"carry{k}"
         constants = Constants()
-        writer = write_segment(graph, k, constants, aliases | {source: read}, opset=opset)
+        writer = write_segment(SegmentWriter(graph, k, constants, aliases | {source: read}, opset=opset))
         if segment.carry == source:
             writer.node("Identity", [read], f"carry{k}")
         compares = k > 0 and graph.task is Task.REGRESSION

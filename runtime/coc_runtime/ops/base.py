@@ -59,6 +59,8 @@ class Op(ABC):
     """Fields of its row in a .coc file beside those that every operator has."""
     SECTIONS: ClassVar[tuple[str, ...]] = ()
     """Sections of a .coc file that hold a number of it for each output channel, of `row.PER_CHANNEL`."""
+    GIVES_LOGITS: ClassVar[bool] = False
+    """Whether its output has LOGIT_BITS bits, which exits alone read."""
     KEEPS_TYPE: ClassVar[bool] = False
     """Whether its output has the bits, zero point and exponent of its (first) input."""
     ONNX: ClassVar[frozenset[str]]

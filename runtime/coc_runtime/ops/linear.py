@@ -21,6 +21,7 @@ class Linear(Layer):
 
     KIND = 4
     SECTIONS = ("biases",)
+    GIVES_LOGITS = True
     RANK = 2
     ONNX = Layer.ONNX | {"Gemm"}
 

@@ -1,5 +1,5 @@
 /* add_avx2.c - additions in 16 bits, 32 codes at a time. */
-#include "ops.h"
+#include "ops/add.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -28,7 +28,7 @@ TARGET static inline __m256i sixteen(const constants *k, const uint8_t *a, const
     return _mm256_add_epi16(_mm256_sra_epi16(rounded, k->shift), k->out_zero);
 }
 
-TARGET size_t coc_add_avx2(const coc_addition *op, const uint8_t *a, const uint8_t *b, uint8_t *y, size_t count) {
+TARGET size_t coc_add_avx2(const coc_addition *op, const uint8_t *a, const uint8_t *b, uint8_t *y) {
     if (!is_narrow(op))
         return 0;
     const constants k = {
@@ -42,7 +42,7 @@ TARGET size_t coc_add_avx2(const coc_addition *op, const uint8_t *a, const uint8
     };
     const __m256i most = _mm256_set1_epi8((char)op->out_max);
     size_t i = 0;
-    for (; i + 32 <= count; i += 32) {
+    for (; i + 32 <= op->count; i += 32) {
         const __m256i mixed = _mm256_packus_epi16(sixteen(&k, a + i, b + i), sixteen(&k, a + i + 16, b + i + 16));
         const __m256i codes = _mm256_min_epu8(_mm256_permute4x64_epi64(mixed, 0xD8), most);
         _mm256_storeu_si256((__m256i *)(void *)(y + i), codes);

@@ -1,5 +1,5 @@
-/* model.c - opening, inspecting and releasing models; statuses; memory of the C library. */
-#include "model.h"
+/* open.c - opening, inspecting and releasing models; statuses; memory of the C library. */
+#include "reader.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,0 +1,85 @@
+"""Convolution."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from coc_runtime.arithmetic import Encoding, exact_scale_and_bias, worst_sum
+from coc_runtime.graph import Graph
+from coc_runtime.limits import EXACT_LIMIT
+from coc_runtime.ops import Conv, Tensor, Weight
+from contract.base import Contract, Instance, Refused, around, layer_weight, tensor
+
+
+def draw(rng: np.random.Generator) -> Instance:
+    groups = int(rng.choice((1, 1, 2, 3)))
+    per_group, out = int(rng.choice((1, 3, 4, 5, 16, 17))), int(rng.choice((1, 2, 5, 8))) * groups
+    kernel_h, kernel_w = (int(size) for size in rng.choice((1, 1, 2, 3, 3, 5), 2))
+    pads = tuple(int(rng.integers(size)) for size in (kernel_h, kernel_w) * 2)
+    height = int(rng.integers(max(kernel_h - pads[0] - pads[2], 1), 12))
+    width = int(rng.integers(max(kernel_w - pads[1] - pads[3], 1), 12))
+    x = tensor("x", rng, (per_group * groups, height, width))
+    weight = layer_weight(rng, (out, per_group, kernel_h, kernel_w))
+    worst = worst_sum(weight.integers, x.zero_point, x.bits)
+    y_type = tensor("y", rng, ())
+    reach = np.ldexp((1 << y_type.bits) / np.maximum(worst, 1), y_type.exponent - x.exponent)
+    scale, bias = exact_scale_and_bias(
+        reach * 2.0 ** rng.uniform(-1, 4, out),
+        rng.uniform(-0.5, 0.5, out) * np.ldexp(float(1 << y_type.bits), y_type.exponent),
+        x.exponent,
+        worst,
+    )
+    stride = int(rng.integers(1, 4))
+    node = Conv("conv", "x", "y", weight, bias, scale, stride, (pads[0], pads[1], pads[2], pads[3]), groups)
+    return Instance(node, [x], replace(y_type, shape=node.output_shape(x)))
+
+
+def one_weight(scale: float = 1.0, bias: int = 0) -> Conv:
+    weight = Weight(np.ones((1, 1, 1, 1), np.uint8), 1, Encoding.ODD)
+    return Conv("conv", "x", "y", weight, np.array([bias], np.int32), np.array([scale], np.float32))
+
+
+def misfits() -> Refused:
+    for shape in ((2, 1, 1), (1,)):
+        yield one_weight(), [Tensor("x", shape, 8, 0, 0)]
+    x = Tensor("x", (1, 2, 2), 8, 0, 0)
+    wide = Weight(np.ones((1, 1, 3, 1), np.uint8), 1, Encoding.ODD)
+    yield replace(one_weight(), weight=wide), [x]
+    two = Weight(np.ones((1, 1, 1, 1), np.uint8), 1, Encoding.ODD)
+    yield replace(one_weight(), weight=two, groups=2), [Tensor("x", (2, 2, 2), 8, 0, 0)]
+
+
+def inexact() -> Refused:
+    x = Tensor("x", (1, 1, 1), 8, 0, 0)
+    yield one_weight(1.0, EXACT_LIMIT - 255), [x]
+    yield one_weight(1.5, EXACT_LIMIT // 3), [x]
+
+
+def cases() -> Iterator[tuple[str, Graph]]:
+    """Of single pixels, with padding and without, and of kernels as large as the image."""
+    for bits in (1, 2, 4, 8):
+        for kernel, size, pad, groups in (
+            (1, 1, 0, 1),
+            (3, 1, 1, 1),
+            (4, 4, 0, 1),
+            (3, 3, 0, 16),
+            (5, 5, 0, 2),
+        ):
+            for zero_point in (0, 128):
+                rng = np.random.default_rng(bits * kernel)
+                x = Tensor("x", (16, size, size), 8, zero_point, -5)
+                encoding = Encoding.SYMMETRIC if bits == 8 else Encoding.ODD
+                codes = rng.integers(bits == 8, 1 << bits, (32, 16 // groups, kernel, kernel)).astype(
+                    np.uint8
+                )
+                fan_in = codes[0].size
+                scale = np.full(32, 2.0 ** -np.rint(bits + np.log2(fan_in) / 2 + 2), np.float32)
+                bias = rng.integers(-99, 100, 32).astype(np.int32)
+                weight, pads = Weight(codes, bits, encoding), (pad, pad, pad, pad)
+                conv = Conv("conv", "x", "y", weight, bias, scale, 1, pads, groups)
+                y = Tensor("y", (32, 1, 1), 8, 128, -6)
+                yield f"conv-{bits}-{kernel}x{size}-{groups}-{zero_point}", around(conv, y, [x])
+
+
+CONTRACT = Contract(draw, misfits, inexact, cases, counted=True)

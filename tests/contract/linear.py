@@ -1,0 +1,35 @@
+"""Linear layer."""
+
+import numpy as np
+
+from coc_runtime.arithmetic import Encoding
+from coc_runtime.limits import EXACT_LIMIT, LOGIT_BITS
+from coc_runtime.ops import Linear, Tensor, Weight
+from contract.base import Contract, Instance, Refused, layer_weight, tensor
+
+
+def draw(rng: np.random.Generator) -> Instance:
+    features, classes = int(rng.choice((1, 3, 16, 17, 65))), int(rng.choice((1, 2, 7, 10)))
+    x = tensor("x", rng, (features,))
+    bias = rng.integers(-(10**6), 10**6, classes).astype(np.int32)
+    exponent = int(rng.integers(-12, 1))
+    node = Linear("linear", "x", "y", layer_weight(rng, (classes, features)), bias, exponent)
+    return Instance(node, [x], Tensor("y", (classes,), LOGIT_BITS, 0, x.exponent + exponent))
+
+
+def one_weight(bias: int = 0) -> Linear:
+    weight = Weight(np.ones((1, 1), np.uint8), 1, Encoding.ODD)
+    return Linear("linear", "x", "y", weight, np.array([bias], np.int32), 0)
+
+
+def misfits() -> Refused:
+    for shape in ((2,), (1, 1, 1)):
+        yield one_weight(), [Tensor("x", shape, 8, 0, 0)]
+
+
+def inexact() -> Refused:
+    for bias in (EXACT_LIMIT - 255, 255 - EXACT_LIMIT):
+        yield one_weight(bias), [Tensor("x", (1,), 8, 0, 0)]
+
+
+CONTRACT = Contract(draw, misfits, inexact, counted=True)
