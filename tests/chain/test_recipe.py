@@ -79,7 +79,7 @@ def test_a_section_that_is_a_value_is_refused() -> None:
         ({"d": {"model": "vgg"}}, "d.model = 'vgg'", "resnet8, resnet14"),
         ({"d": {"width": -1}}, "d.width = -1", "1 to 1024"),
         ({"d": {"shortcut": "C"}}, "d.shortcut = 'C'", "A or B"),
-        ({"d": {"std": [0.5, 0, 1]}}, "d.std = (0.5, 0.0, 1.0)", "positive"),
+        ({"d": {"std": [0.5, 0, 1]}}, "d.std = [0.5, 0.0, 1.0]", "finite numbers above 0"),
         ({"d": {"temperature": 0}}, "d.temperature = 0.0", "above 0"),
         ({"d": {"temperature": float("inf")}}, "d.temperature = inf", "above 0"),
         ({"d": {"alpha": 1.1}}, "d.alpha = 1.1", "0 to 1"),
