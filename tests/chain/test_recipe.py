@@ -151,6 +151,21 @@ def test_every_other_chain_is_taken(chain: str) -> None:
     assert recipe.parse({"chain": chain}).chain == chain
 
 
+def test_a_network_with_weights_trains_gently_unless_told_otherwise() -> None:
+    found = recipe.parse(
+        {
+            "chain": "DD",
+            "original": {"weights": "a.pt"},
+            "d": {"model": "resnet8", "weights": "b.pt", "epochs": 5},
+            "d2": {"lr": 0.2},
+        }
+    )
+    again = found.repeats["d2"]
+    assert [(s.epochs, s.lr) for s in (found.original, found.d, again)] == [(3, 0.01), (5, 0.01), (5, 0.2)]
+    bare = recipe.parse({"chain": "D", "d": {"model": "resnet8"}})
+    assert [(s.epochs, s.lr) for s in (bare.original, bare.d)] == [(10, 0.1), (10, 0.1)]
+
+
 def test_a_later_section_inherits_what_it_does_not_set() -> None:
     table = {"p": {"ratio": 0.5, "round_to": 2}, "p2": {"ratio": 0.25}, "p4": {"importance": "bn"}}
     loaded = recipe.parse({"chain": "PDPPPP", **table})
