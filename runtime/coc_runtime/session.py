@@ -240,7 +240,7 @@ class Session:
     def logits_per_exit(self, images: np.ndarray) -> np.ndarray:
         """Logits of every exit for every image, nothing left early: float32 [exits, N, classes].
 
-        What calibration and parity checks look at. Takes and refuses what `run` does.
+        What choices of thresholds and parity checks look at. Takes and refuses what `run` does.
         """
         self._check_images(images)
         if self._whole is not None:
