@@ -63,6 +63,7 @@ STATUSES = (
     "LIMIT",
     "MEMORY",
     "UNSUPPORTED",
+    "ROUNDING",
 )
 """coc_status, by value."""
 

@@ -213,6 +213,7 @@ class Session:
         self._check_images(images)
         if self._whole is not None:
             return Result(*self._whole.run(images))
+        arithmetic.check_rounding()
         if len(images) == 1 and self._backend.run_single is not None:
             logits, taken, confidence = self._backend.run_single(images, self._thresholds)
             if self.info.task is Task.CLASSIFICATION:
@@ -245,6 +246,7 @@ class Session:
         self._check_images(images)
         if self._whole is not None:
             return self._whole.logits_per_exit(images)
+        arithmetic.check_rounding()
         logits = np.empty((self.info.exits, len(images), self.info.classes), np.float32)
         codes: np.ndarray | None = images
         for index in range(self.info.exits if len(images) else 0):
