@@ -3,46 +3,22 @@
 import ctypes
 import ctypes.util
 import platform
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from coc_export.onnx_writer import write_onnx
-from coc_runtime import CocError, Session, arithmetic, cocwrite
-from coc_runtime.backends import native
-from coc_runtime.graph import Graph
+from coc_runtime import CocError, arithmetic
 from graphs import random_graph, random_images
+from openers import Opener, by_every_back_end
 
 X86_MODES = {"down": 0x400, "up": 0x800, "towards zero": 0xC00}
 """FE_DOWNWARD and so on of glibc on x86."""
 
 library = ctypes.util.find_library("m")
-missing = native.why_missing()
 
 
-def reference(graph: Graph, folder: Path) -> Session:
-    return Session.from_graph(graph)
-
-
-def onnx(graph: Graph, folder: Path) -> Session:
-    (folder / "model.onnx").write_bytes(write_onnx(graph).SerializeToString())
-    return Session(folder / "model.onnx")
-
-
-def packed(graph: Graph, folder: Path) -> Session:
-    if missing is not None:
-        pytest.skip(missing)
-    (folder / "model.coc").write_bytes(cocwrite.dump(graph))
-    return Session(folder / "model.coc", backend="native")
-
-
-Opener = Callable[[Graph, Path], Session]
-opened_by = pytest.mark.parametrize("opener", (reference, onnx, packed), ids=lambda opener: opener.__name__)
-
-
-@opened_by
+@by_every_back_end
 @pytest.mark.parametrize("mode", X86_MODES)
 def test_a_session_runs_only_where_the_thread_rounds_to_nearest(
     mode: str, opener: Opener, tmp_path: Path
@@ -62,7 +38,7 @@ def test_a_session_runs_only_where_the_thread_rounds_to_nearest(
     np.testing.assert_array_equal(session.run(images).logits, expected)
 
 
-@opened_by
+@by_every_back_end
 def test_numpys_error_settings_change_nothing(opener: Opener, tmp_path: Path) -> None:
     graph = random_graph(3, exits=2)
     session, images = opener(graph, tmp_path), random_images(graph, 20)
