@@ -11,8 +11,8 @@ from setuptools import Extension, setup
 
 NATIVE = "runtime/native"
 
-# These stand behind the options of CFLAGS and LDFLAGS and undo what of them would change results (floats.h). Linking
-# with -ffast-math would moreover change the mode of the program that imports the extension.
+# These stand behind the options of CFLAGS and LDFLAGS and undo what of them would change results (floats.h).
+# Linking with -ffast-math would moreover change the mode of the program that imports the extension.
 NO_FAST_MATH = ["-fno-fast-math", "-fno-unsafe-math-optimizations"]
 EXACT = ["-ffp-contract=off", *NO_FAST_MATH, "-fno-associative-math", "-fno-reciprocal-math"]
 EXACT += ["-fno-finite-math-only", "-fsigned-zeros"]

@@ -1,4 +1,4 @@
-"""Logits of one early exit whose confidences engines compute differently, and the thresholds chosen on them."""
+"""Logits of an early exit whose confidences engines compute differently, and thresholds chosen on them."""
 
 from functools import cache
 
@@ -27,10 +27,12 @@ def logits_of(classes: int, count: int = 600) -> np.ndarray:
 
 @cache
 def chosen(classes: int) -> np.ndarray:
-    """float32 [points]: every threshold of the frontier of these images, of which the exit gets some right."""
+    """float32 [points]: every threshold of these images' frontier; the exit gets some of them right."""
     early = logits_of(classes)
     rng = np.random.default_rng(0)
-    labels = np.where(rng.random(len(early)) < 0.7, early.argmax(axis=1), rng.integers(0, classes, len(early)))
+    labels = np.where(
+        rng.random(len(early)) < 0.7, early.argmax(axis=1), rng.integers(0, classes, len(early))
+    )
     last = np.zeros_like(early)
     last[np.arange(len(early)), np.where(rng.random(len(early)) < 0.9, labels, 0)] = 1
     found = thresholds.frontier(np.stack([early, last]), labels, (1, 2))

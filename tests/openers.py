@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coc_export.onnx_writer import write_onnx
+from coc_export.onnx.writer import write_onnx
 from coc_runtime import Session, cocwrite
 from coc_runtime.backends import native
 from coc_runtime.graph import Graph
@@ -30,4 +30,6 @@ def packed(graph: Graph, folder: Path) -> Session:
     return Session(folder / "model.coc", backend="native")
 
 
-by_every_back_end = pytest.mark.parametrize("opener", (reference, onnx, packed), ids=lambda opener: opener.__name__)
+by_every_back_end = pytest.mark.parametrize(
+    "opener", (reference, onnx, packed), ids=lambda opener: opener.__name__
+)

@@ -286,7 +286,7 @@ class Session:
         )
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
-        """The images as a plain array, whatever class of arrays they have come in; CocError if they do not fit.
+        """The images as a plain array, whatever class of array they came in; CocError if they do not fit.
 
         Classes of arrays compute in ways of their own: only plain ones mean the same to all back ends.
         """
@@ -297,7 +297,9 @@ class Session:
         if not isinstance(images, np.ndarray):
             raise CocError(f"images are a {type(images).__name__}, not a NumPy array: {expected}")
         if isinstance(images, np.ma.MaskedArray):
-            raise CocError(f"images are a masked array, but no pixel can be left out: {expected}; see filled()")
+            raise CocError(
+                f"images are a masked array, but no pixel can be left out: {expected}; see filled()"
+            )
         if images.dtype != np.uint8:
             raise CocError(f"images are {images.dtype}: {expected}, raw pixels 0 to 255")
         if images.ndim != 4 or images.shape[1:] != self.info.input_shape:

@@ -1,4 +1,4 @@
-"""An exported file's confidences: within the stated error for any number of classes; no chosen threshold flips."""
+"""Confidences of exported files: within the stated error for any number of classes; no threshold flips."""
 
 from collections.abc import Callable
 from functools import cache
@@ -10,7 +10,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx.utils import Extractor
 
-from coc_export.onnx_writer import write_onnx, write_segments
+from coc_export.onnx.writer import write_onnx, write_segments
 from coc_runtime import arithmetic, onnxfile
 from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.session import Session

@@ -4,6 +4,8 @@
  * endian. Buffers have exactly the size that the contract asks for, so that AddressSanitizer sees a step beyond.
  */
 #include "clock.h"
+#include "floats.h"
+#include "gate.h"
 #include "plan.h"
 
 #include <fenv.h>

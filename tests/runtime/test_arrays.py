@@ -1,4 +1,4 @@
-"""What images may come in: any array of the right bytes gives the same integers everywhere, others are refused."""
+"""What images come in: arrays of the right bytes give the same integers everywhere, others are refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +83,10 @@ def test_one_image_repeated_by_strides_of_zero(opener: Opener, tmp_path: Path) -
 
 SHAPE = (2, 3, 8, 8)
 REFUSED = {
-    "masked": (np.ma.masked_greater(np.arange(384, dtype=np.uint8).reshape(SHAPE), 9), "no pixel can be left out"),
+    "masked": (
+        np.ma.masked_greater(np.arange(384, dtype=np.uint8).reshape(SHAPE), 9),
+        "no pixel can be left out",
+    ),
     "masked nowhere": (np.ma.MaskedArray(np.zeros(SHAPE, np.uint8)), "no pixel can be left out"),
     "NaN": (np.full(SHAPE, np.nan, np.float32), "images are float32"),
     "whole floats": (np.zeros(SHAPE), "images are float64"),
@@ -92,7 +95,7 @@ REFUSED = {
     "truth values": (np.zeros(SHAPE, bool), "images are bool"),
     "objects": (np.zeros(SHAPE, object), "images are object"),
     "records": (np.zeros(SHAPE, [("red", "u1")]), "images are "),
-    "a matrix": (np.asmatrix(np.zeros((8, 8), np.uint8)), r"images have shape \[8, 8\]"),
+    "a matrix": (np.zeros((8, 8), np.uint8).view(np.matrix), r"images have shape \[8, 8\]"),
     "bytes": (b"123", "images are a bytes, not a NumPy array"),
 }
 

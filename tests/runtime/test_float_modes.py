@@ -1,4 +1,4 @@
-"""What a host program does to floating point: another rounding direction is refused, NumPy's settings are harmless."""
+"""What programs do to floating point: other rounding directions are refused, NumPy's settings harmless."""
 
 import ctypes
 import ctypes.util
@@ -31,7 +31,9 @@ def test_a_session_runs_only_where_the_thread_rounds_to_nearest(
     for call in (session.run, session.logits_per_exit, lambda images: session.run(images[:1])):
         assert libm.fesetround(X86_MODES[mode]) == 0
         try:
-            with pytest.raises(CocError, match=r"does not round to nearest.*fesetround\(FE_TONEAREST\) first"):
+            with pytest.raises(
+                CocError, match=r"does not round to nearest.*fesetround\(FE_TONEAREST\) first"
+            ):
                 call(images)
         finally:
             libm.fesetround(0)

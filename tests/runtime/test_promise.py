@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coc_runtime import promise, thresholds
-from coc_runtime.arithmetic import Task, confidence, exits_taken
+from coc_runtime.arithmetic import Task, confidence, confidence_error, exits_taken
 from coc_runtime.promise import Kept, Promise
 
 COSTS = (1.0, 2.0, 4.0)
