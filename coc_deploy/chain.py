@@ -45,15 +45,15 @@ AUGMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The three parts of a data set: calibration is held out of the training split."""
+    """The three parts of a data set: some images are held out of the training split."""
 
     training: Dataset
-    calibration: Dataset
+    held_out: Dataset
     test: Dataset
 
     @classmethod
     def load(cls, spec: str) -> "Data":
-        parts = [datasets.load(spec, split) for split in ("train", "calibration", "test")]
+        parts = [datasets.load(spec, split) for split in ("train", "held-out", "test")]
         datasets.tell(*parts)
         return cls(*parts)
 
@@ -61,7 +61,7 @@ class Data:
     def version(self) -> str:
         """A hash of all images, labels and class names."""
         digest = hashlib.sha256(json.dumps(self.training.classes).encode())
-        for part in (self.training, self.calibration, self.test):
+        for part in (self.training, self.held_out, self.test):
             for array in (part.images, part.labels):
                 digest.update(str((array.shape, array.dtype.str)).encode())
                 digest.update(np.ascontiguousarray(array).data)
@@ -301,7 +301,7 @@ def _context(recipe: Recipe, data: Data, folder: Path, name: str, key: str, inde
     torch.manual_seed(seed)
     later = sum(_epochs_of(recipe)[index + 1 :])
     seen = recipe.at(index)
-    return Context(seen, name, key, seed, folder, data.training, data.calibration, augment, later)
+    return Context(seen, name, key, seed, folder, data.training, data.held_out, augment, later)
 
 
 def _finish(
@@ -327,7 +327,7 @@ def _finish(
     }
     if Task(recipe.task) is not Task.CLASSIFICATION:
         meta["task"] = recipe.task
-    images = carried.some_of(data.calibration, recipe.carried_images)
+    images = carried.some_of(data.held_out, recipe.carried_images)
     result = Checkpoint(network.eval(), history, meta, images)
     machine.once(checkpoint.save, folder / MODEL, result)
     loaded = checkpoint.load(folder / MODEL)

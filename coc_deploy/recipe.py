@@ -35,7 +35,7 @@ REPEAT = re.compile(r"[dpq](?:[2-9]|1[0-5])")
 class Recipe:
     """A whole run. data: digits, cifar10[:PATH], imagefolder:PATH. pad, flip: augmentation (-1: the
     data set's usual one). task: "classification", or "regression" of the real numbers that data hold.
-    epoch_share: of the training images that an epoch takes, other ones each time. carried_images: calibration
+    epoch_share: of the training images that an epoch takes, other ones each time. carried_images: held-out
     images that a model.pt carries, at most.
 
     repeats: sections of second and later stages of a letter, by name ("p2"), whole: with what they

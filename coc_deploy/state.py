@@ -65,7 +65,7 @@ class Context:
     seed: int
     folder: Path
     training: Dataset
-    calibration: Dataset
+    held_out: Dataset
     augment: train.Augment
     later_epochs: int = 0
 
@@ -80,7 +80,7 @@ class Context:
 
     def calibration_batches(self, count: int = 8) -> "Inputs":
         """Held-out images as network input, batches of 128."""
-        return Inputs(self.calibration.images, 128, count)
+        return Inputs(self.held_out.images, 128, count)
 
     def fit(
         self,
@@ -111,7 +111,7 @@ class Context:
                 seed=self.seed,
                 folder=self.folder,
                 train=self.training,
-                calibration=self.calibration,
+                held_out=self.held_out,
                 augment=self.augment,
             )
         )
@@ -173,9 +173,9 @@ class Context:
                 raise CocError(f"e.thresholds: {len(config.thresholds)} for {len(network.heads)} exits")
             network.thresholds = config.thresholds
             return
-        logits = exit_logits(network, self.calibration.images)
+        logits = exit_logits(network, self.held_out.images)
         spent = cost.exit_bitops(segment_layers(network))
-        kept = promise.choose(logits, self.calibration.labels, spent, config.promise, self.task)
+        kept = promise.choose(logits, self.held_out.labels, spent, config.promise, self.task)
         network.thresholds, network.kept = kept.thresholds, kept
         if line := kept.line():
             tqdm.write(f"  {self.name}: {line}")

@@ -84,7 +84,7 @@ class Job:
     seed: int
     folder: Path
     train: Dataset
-    calibration: Dataset
+    held_out: Dataset
     augment: Augment
 
     @property
@@ -244,7 +244,7 @@ def _epoch(job: Job, optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, 
     return {
         "epoch": epoch + 1,
         "loss": mean,
-        HELD_OUT[job.calibration.task]: _held_out(job, share),
+        HELD_OUT[job.held_out.task]: _held_out(job, share),
         "seconds": seconds,
         "images_per_s": steps * size / seconds,
     }
@@ -257,15 +257,15 @@ def _running_statistics(network: nn.Module) -> list[Tensor]:
 
 
 def _held_out(job: Job, share: Share) -> float:
-    """Percent of the calibration split that the last exit gets right, of numbers its mean absolute error.
+    """Percent of the held-out images that the last exit gets right, of numbers its mean absolute error.
 
     Each process looks at a part of it.
     """
-    labels = job.calibration.labels[share.rank :: share.processes]
-    images = job.calibration.images[share.rank :: share.processes]
-    count = len(job.calibration.labels)
+    labels = job.held_out.labels[share.rank :: share.processes]
+    images = job.held_out.images[share.rank :: share.processes]
+    count = len(job.held_out.labels)
     outputs = exit_logits(job.network, images)[-1] if len(labels) else labels
-    if job.calibration.task is Task.REGRESSION:
+    if job.held_out.task is Task.REGRESSION:
         return machine.total(float(np.abs(outputs - labels).mean(axis=1).sum())) / count
     right = (outputs.argmax(axis=-1) == labels).sum() if len(labels) else 0
     return machine.total(float(right)) / count * 100

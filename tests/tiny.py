@@ -127,7 +127,7 @@ def quantized_network(
     spoil_gammas(network)
     spec = QuantSpec(bits[0], bits[1], 8 if first_last == "8" else bits[0])
     exits = ExitSpec(("layer1.0", "layer2.0"), head, 6) if head else None
-    images = [to_input(digits("calibration").images)]
+    images = [to_input(digits("held-out").images)]
     if exits and exits_first:
         network.add_exits(exits)
         network.train()

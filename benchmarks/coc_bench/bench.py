@@ -16,7 +16,7 @@ from coc_runtime.session import backends_for
 
 from . import peers
 from .bench_report import SCHEMA, Measurement, describe, profile_layers, ratios
-from .data import SEED, Images, calibration_split, test_split
+from .data import SEED, Images, held_out_split, test_split
 from .exits import study
 from .footprint import PROBE_IMAGES, footprint, predict, throughput
 from .intervals import CONFIDENCE, RESAMPLES
@@ -111,7 +111,7 @@ def _peers(plan: Plan, names: dict[Path, str], folder: Path, data: Images) -> Pe
     if not peers.sources(plan.peers):
         return Peers()
     needed = plan.peers.int8_of is not None or plan.peers.engines
-    calibration = calibration_split(plan.data, data) if needed else data
+    calibration = held_out_split(plan.data, data) if needed else data
     return peers.prepare(Workshop(plan.peers, names, folder, data, calibration))
 
 

@@ -49,11 +49,11 @@ def test_split(spec: str, limit: int | None, shape: tuple[int, ...], task: Task)
     return Images(data.name, data.images[chosen], labels, data.classes, data.task)
 
 
-def calibration_split(spec: str, test: Images) -> Images:
+def held_out_split(spec: str, test: Images) -> Images:
     """Images to quantize peers with; random ones, other than the test's, if that is what is measured."""
     if spec == RANDOM:
         return _random(RANDOM_IMAGES, test.images.shape[1:], test.task, SEED + 1)
-    return Images.of(datasets.load(spec, "calibration"))
+    return Images.of(datasets.load(spec, "held-out"))
 
 
 def _random(count: int, shape: tuple[int, ...], task: Task, seed: int) -> Images:

@@ -18,7 +18,7 @@ SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 WARM_UP_ROUNDS = 20
 DRIFT_LIMIT = 0.1
-"""Share by which the calibration loop may differ before and after a round that counts."""
+"""Share by which the beat loop may differ before and after a round that counts."""
 STOLEN_LIMIT = 0.02
 """Share of its time that a round that counts may have lost to other processes."""
 REPEATS = 3
@@ -36,7 +36,7 @@ class Drift:
     unsettled_rounds: int
     """rounds that were disturbed each time they were measured"""
     spread: float
-    """(95th - 5th percentile) / median of the calibration loop's time over all rounds"""
+    """(95th - 5th percentile) / median of the beat loop's time over all rounds"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Timing:
     drift: Drift
 
 
-def calibration_loop() -> int:
+def beat_loop() -> int:
     """Nanoseconds of a fixed piece of work: the least of some tries, so that it tells the clock alone."""
     best = 0
     for _ in range(TRIES):
@@ -73,7 +73,7 @@ def latencies(
     runners: Sequence[Runner],
     images: np.ndarray,
     order: np.ndarray,
-    beat: Callable[[], int] = calibration_loop,
+    beat: Callable[[], int] = beat_loop,
     waited: Callable[[], int] = waiting_time,
 ) -> Timing:
     """Time every runner on one image a round; round r gives image order[r] to each.

@@ -152,7 +152,7 @@ class _Estimate:
         name = self._model(node)
         if name not in self._pace:
             name = min(self._references, key=lambda other: abs(np.log(self._references[other] / work_)))
-        evaluated = (node.epochs + 1) * len(self._data.calibration.images) + len(self._data.test.images)
+        evaluated = (node.epochs + 1) * len(self._data.held_out.images) + len(self._data.test.images)
         return (images + evaluated * FORWARD) * work_ / self._references[name] / self._pace[name] / 3600
 
     def _model(self, node: Node) -> str:

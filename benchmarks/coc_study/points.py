@@ -108,8 +108,8 @@ def answers(
 def _choices(network: Network, data: Data, exit_bitops: list[int], count: int) -> list[tuple[float, ...]]:
     """Thresholds of up to `count` points along the frontier of the held-out images, cheapest first; the last
     sends every image through the whole network."""
-    held_out = exit_logits(network, data.calibration.images)
-    labels = data.calibration.labels
+    held_out = exit_logits(network, data.held_out.images)
+    labels = data.held_out.labels
     found = thresholds.frontier(held_out, labels, exit_bitops, combinations=COMBINATIONS)
     whole = (thresholds.NEVER[Task.CLASSIFICATION],) * len(network.heads)
     useful = [point for point in found.spread(3 * count) if found.loss[point] <= MOST_LOST]

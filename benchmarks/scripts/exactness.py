@@ -179,13 +179,13 @@ def compared(run: Run, images: np.ndarray, expected: Answer, pool: ThreadPoolExe
 
 def measure(case: Case, drivers: Drivers | None, slow_images: int | None) -> list[dict[str, Any]]:
     """A record per width and level."""
-    calibration, test = (datasets.load(case.data, split) for split in ("calibration", "test"))
+    held_out, test = (datasets.load(case.data, split) for split in ("held-out", "test"))
     count = len(test.images)
     some = np.unique(np.linspace(0, count - 1, min(slow_images or count, count)).astype(int))
     records = []
     with ThreadPoolExecutor(WORKERS) as pool, tempfile.TemporaryDirectory() as folder:
         for bits in WIDTHS:
-            graph = lowered(quantized(case, bits, calibration.images), Path(folder))
+            graph = lowered(quantized(case, bits, held_out.images), Path(folder))
             logits = reference(graph, test.images, pool)
             graph = replace(graph, thresholds=thresholds(logits))
             exits = arithmetic.exits_taken(logits, graph.thresholds)

@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "runtime" / "native"
 DRIVER = ROOT / "tests" / "native" / "driver.c"
 NOT_IN_THE_CORE = {"pymodule.c", "fuzz.c"}
-COMMON = ("-std=c11", "-D_GNU_SOURCE", "-ffp-contract=off", f"-I{NATIVE}", "-O1", "-g")
+COMMON = (
+    *("-std=c11", "-D_GNU_SOURCE", "-ffp-contract=off", f"-I{NATIVE}", "-O1", "-g"),
+    "-Werror=implicit-function-declaration",
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ STATUSES = (
     "LIMIT",
     "MEMORY",
     "UNSUPPORTED",
+    "ROUNDING",
 )
 """coc_status, by value."""
 

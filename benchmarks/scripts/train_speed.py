@@ -50,7 +50,7 @@ def job(network: Network, data: Dataset, folder: Path, batch: int, low_precision
         seed=0,
         folder=folder,
         train=data,
-        calibration=_some(data, 10),
+        held_out=_some(data, 10),
         augment=train.Augment(4, True),
     )
 

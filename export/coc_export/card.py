@@ -82,8 +82,8 @@ def text(graph: Graph, reports: Sequence[dict[str, Any]]) -> str:
     parts = [MARK, f"# {name}", _introduction(graph), _facts(graph, reports[0]), "## Files", _files(reports)]
     if graph.thresholds:
         parts += ["## Where images leave", _exits(graph, reports[0])]
-    if "calibration" in reports[0]:
-        parts.append(_calibration(reports))
+    if "threshold_choice" in reports[0]:
+        parts.append(_choice(reports))
     parts += ["## Use", "In the folder of the files:"]
     for report in reports:
         parts += _snippets(graph, report["artifact"])
@@ -177,12 +177,12 @@ def _exits(graph: Graph, report: dict[str, Any]) -> str:
     return f"{rule}\n\n" + _table(rows, ("exit", "threshold", "test images that leave", "BitOps spent"))
 
 
-def _calibration(reports: Sequence[dict[str, Any]]) -> str:
-    section = reports[0]["calibration"]
+def _choice(reports: Sequence[dict[str, Any]]) -> str:
+    section = reports[0]["threshold_choice"]
     budget = section["budget"]
     rows = []
     for report in reports:
-        found = report["calibration"]
+        found = report["threshold_choice"]
         times = [f"{found['choice']['latency_us'][part]:.1f}" for part in ("mean", "p50", "p99", "worst")]
         rows.append((f"`{report['artifact']}`", f"{found['backend']}, {found['cpu']}", *times))
     return (

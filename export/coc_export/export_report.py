@@ -60,7 +60,7 @@ def check(
     out: Path,
     opset: int,
     sets: Sequence[ImageSet],
-    calibration: dict[str, Any] | None = None,
+    threshold_choice: dict[str, Any] | None = None,
 ) -> Finished:
     """Pack a model, run it on every back end, and say how that went."""
     graph = source.graph
@@ -76,8 +76,8 @@ def check(
     report["environment"] = environment.environment(PACKAGES)
     report["thresholds"] = list(graph.thresholds)
     report["parity"] = agreement
-    if calibration is not None:
-        report["calibration"] = calibration
+    if threshold_choice is not None:
+        report["threshold_choice"] = threshold_choice
     report["size"] = sizes
     shares, of = _shares(source, tested)
     report["cost"] = ledger.cost_table(graph, shares) | {"exit_share_of": of}

@@ -8,10 +8,10 @@ from coc_runtime import files
 from coc_runtime.errors import CocError
 from coc_runtime.text import one_line
 
-from . import calibrate, card, export_report, imagesets, layers, parity, tables
+from . import card, choosing, export_report, imagesets, layers, parity, tables
 from .export_report import Finished, report_path
 from .imagesets import ImageSet, Kind
-from .options import Calibration, Export, FloatExport
+from .options import Choosing, Export, FloatExport
 from .source import Source, is_artifact, load_checkpoint, open_source
 
 
@@ -28,7 +28,7 @@ def export(options: Export, say: Callable[[str], None] = print) -> tuple[Finishe
             say(f"{one_line(out.name)}:")
         say(tables.summary(done.report))
         if section is not None:
-            say(tables.calibration(section))
+            say(tables.threshold_choice(section))
         if options.sizes:
             say(tables.sizes(done.report["size"]))
         if options.layers:
@@ -41,12 +41,12 @@ def export(options: Export, say: Callable[[str], None] = print) -> tuple[Finishe
 
 
 def _image_sets(source: Source, options: Export) -> list[ImageSet]:
-    """What back ends are compared on: the test images of --data, or else of what the model is calibrated on
-    in this call, where there are any; those that the model carries; generated ones."""
+    """What back ends are compared on: the test images of --data, or else of the data that thresholds
+    are chosen on in this call; those that the model carries; generated ones."""
     graph, sets = source.graph, []
     option, spec = "--data", options.data
-    if spec is None and options.calibration is not None:
-        option, spec = "--calibrate", options.calibration.data
+    if spec is None and options.choosing is not None:
+        option, spec = "--choose-on", options.choosing.data
     if spec is not None:
         test = export_report.load_data(graph, option, spec, "test")
         sets.append(ImageSet.of(Kind.TEST, test, options.images))
@@ -58,11 +58,11 @@ def _image_sets(source: Source, options: Export) -> list[ImageSet]:
 def _set_thresholds(
     source: Source, options: Export, opset: int, say: Callable[[str], None]
 ) -> tuple[Source, tuple[dict[str, Any] | None, ...]]:
-    """The model with its thresholds, and the calibration section of each artifact's report."""
+    """The model with its thresholds, and the choice of thresholds in each artifact's report."""
     nothing = (None,) * len(options.outs)
     early = len(source.graph.segments) - 1
-    if options.thresholds is not None or options.calibration is not None:
-        asked = "--thresholds" if options.thresholds is not None else "--calibrate"
+    if options.thresholds is not None or options.choosing is not None:
+        asked = "--thresholds" if options.thresholds is not None else "--choose-on"
         if not early:
             raise CocError(f"{asked}: {source.path} has no early exits; add E to the recipe's chain")
     if options.thresholds is not None:
@@ -70,22 +70,22 @@ def _set_thresholds(
             return source.with_thresholds(options.thresholds), nothing
         except CocError as error:
             raise CocError(f"--thresholds: {error}") from None
-    if options.calibration is None:
+    if options.choosing is None:
         return source, nothing
-    found = _calibrate(source, options.calibration, options.outs, opset, say)
+    found = _choose(source, options.choosing, options.outs, opset, say)
     return source.with_thresholds(found.thresholds), found.sections
 
 
-def _calibrate(
-    source: Source, wanted: Calibration, outs: tuple[Path, ...], opset: int, say: Callable[[str], None]
-) -> calibrate.Calibrated:
+def _choose(
+    source: Source, wanted: Choosing, outs: tuple[Path, ...], opset: int, say: Callable[[str], None]
+) -> choosing.Chosen:
     graph = source.graph
-    data = export_report.load_data(graph, "--calibrate", wanted.data, "calibration")
+    data = export_report.load_data(graph, "--choose-on", wanted.data, "held-out")
     classes = len(data.classes)
     if classes != graph.classes:
-        raise CocError(f"--calibrate {wanted.data}: {classes} classes, the model has {graph.classes}")
+        raise CocError(f"--choose-on {wanted.data}: {classes} classes, the model has {graph.classes}")
     packed = [(out.name, export_report.pack(graph, out, opset)[0].data) for out in outs]
-    found = calibrate.calibrate(graph, packed, data, wanted)
+    found = choosing.choose(graph, packed, data, wanted)
     if found.told:
         say(found.told)
     return found

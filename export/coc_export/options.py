@@ -43,8 +43,8 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Thresholds to be chosen on the calibration split of some data."""
+class Choosing:
+    """Thresholds to be chosen on the held-out images of some data."""
 
     data: str
     budget: Budget
@@ -65,7 +65,7 @@ class Export:
     opset: int | None
     sizes: bool
     layers: bool
-    calibration: Calibration | None
+    choosing: Choosing | None
     thresholds: tuple[float, ...] | None
 
 
@@ -146,9 +146,12 @@ def _add_checks(result: argparse.ArgumentParser) -> None:
 
 
 def _add_thresholds(result: argparse.ArgumentParser) -> None:
-    group = result.add_argument_group("where images leave (one budget goes with --calibrate)")
+    group = result.add_argument_group("where images leave (one budget goes with --choose-on)")
     group.add_argument(
-        "--calibrate", metavar="DATA", help="choose thresholds on the calibration split of DATA"
+        "--choose-on",
+        "--calibrate",
+        metavar="DATA",
+        help="choose thresholds on the held-out images of DATA (--calibrate is the older name)",
     )
     group.add_argument(
         "--max-drop",
@@ -185,7 +188,7 @@ def parse(arguments: Sequence[str] | None = None) -> Export | FloatExport | Veri
     if len({out.suffix for out in options.out}) < len(options.out):
         raise CocError("--out can be given twice only for one .onnx and one .coc file")
     if options.float:
-        _refuse(options, "--float", ("calibrate", "thresholds", "opset", "sizes", "layers", "split"))
+        _refuse(options, "--float", ("choose_on", "thresholds", "opset", "sizes", "layers", "split"))
         return FloatExport(options.model, options.out[0])
     return Export(
         model=options.model,
@@ -197,7 +200,7 @@ def parse(arguments: Sequence[str] | None = None) -> Export | FloatExport | Veri
         opset=_opset(options),
         sizes=options.sizes,
         layers=options.layers,
-        calibration=_calibration(options),
+        choosing=_choosing(options),
         thresholds=_thresholds(options.thresholds),
     )
 
@@ -213,7 +216,7 @@ def _verify(options: argparse.Namespace) -> Verify:
         "sizes",
         "layers",
         "allow_mismatch",
-        "calibrate",
+        "choose_on",
         "confidence",
         "thresholds",
     )
@@ -264,24 +267,22 @@ def _opset(options: argparse.Namespace) -> int | None:
     return int(text)
 
 
-def _calibration(options: argparse.Namespace) -> Calibration | None:
+def _choosing(options: argparse.Namespace) -> Choosing | None:
     given = [kind for kind in BudgetKind if getattr(options, _attribute(kind)) is not None]
     names = ", ".join(kind.value for kind in given)
-    if options.calibrate is None:
+    if options.choose_on is None:
         if given or options.confidence is not None:
             names = names or "--confidence"
-            raise CocError(
-                f"{names} needs --calibrate DATA, whose calibration split thresholds are chosen on"
-            )
+            raise CocError(f"{names} needs --choose-on DATA, on whose held-out images thresholds are chosen")
         return None
     if options.thresholds is not None:
-        raise CocError("--calibrate chooses thresholds and --thresholds sets them: leave one of them out")
+        raise CocError("--choose-on chooses thresholds and --thresholds sets them: leave one of them out")
     if len(given) != 1:
         found = f"{names} given" if given else "none given"
         kinds = ", ".join(kind.value for kind in BudgetKind)
-        raise CocError(f"--calibrate needs exactly one budget of {kinds}: {found}")
+        raise CocError(f"--choose-on needs exactly one budget of {kinds}: {found}")
     budget = _budget(given[0], getattr(options, _attribute(given[0])))
-    return Calibration(options.calibrate, budget, _confidence(options.confidence))
+    return Choosing(options.choose_on, budget, _confidence(options.confidence))
 
 
 def _confidence(text: str | None) -> float:

@@ -97,7 +97,7 @@ def sizes(ledger: dict[str, Any]) -> str:
     return table(rows)
 
 
-def calibration(section: dict[str, Any]) -> str:
+def threshold_choice(section: dict[str, Any]) -> str:
     """The choice of thresholds between its neighbours on the frontier and the last exit alone."""
     budget, promised = section["budget"], section["guarantee"]
     first = section["choice"]
@@ -128,7 +128,7 @@ def calibration(section: dict[str, Any]) -> str:
             + [f"{point['bitops'][part]:.4g}" for part in ("mean", "p50", "p99", "worst")]
         )
     return (
-        f"calibrated on {section['images']} held-out images of {section['data']}: {budget['option']} "
+        f"thresholds chosen on {section['images']} held-out images of {section['data']}: {budget['option']} "
         f"{budget['text']}; with {100 * promised['confidence']:g} % confidence new images lose at most "
         f"{promised['bound']:.2f} {'points' if classified else '% of error'}\n"
         f"latency of one image on one thread, {section['backend']} on {section['cpu']}\n{table(rows)}"

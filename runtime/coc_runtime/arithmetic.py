@@ -14,6 +14,15 @@ from .errors import CocError
 from .limits import EXACT_LIMIT as EXACT_LIMIT
 from .limits import MAX_SCALE_EXPONENT, MULTIPLIER_BITS
 
+NEGLIGIBLE = -700.0
+"""The exponential of a distance from the largest logit that adds nothing to a sum of at least 1 and is still
+no denormal number."""
+
+OTHER_ROUNDINGS = 26
+"""What errs in a float32 softmax beside its additions, in half ulps: an exponential (4 ulps, 8), that of the
+largest logit (2), differences of logits (a half ulp of the distance d; weighted by exp(-d) at most
+log(classes), so 12), the quotient (1), a threshold's own rounding and ours (3)."""
+
 
 class Task(enum.Enum):
     """What the outputs of a model are, which decides when successive exits are done with an image."""
@@ -76,6 +85,22 @@ def requantize(acc: np.ndarray, multiplier: np.ndarray | float, zero_point: int,
     return np.clip(scaled + np.float32(zero_point), 0, (1 << bits) - 1).astype(np.uint8)
 
 
+_ABOVE_ONE, _HALF_ULP = 1 + 2.0**-52, 2.0**-53
+
+
+def check_rounding() -> None:
+    """Raise CocError in a thread that does not round to nearest, ties to even: its results would be others.
+
+    C code of the same process changes that with fesetround. Computed, since Python cannot ask: upwards 1
+    plus half an ulp would be more than 1, downwards and towards zero the second sum would stay below.
+    """
+    if 1.0 + _HALF_ULP != 1.0 or _ABOVE_ONE + _HALF_ULP != 1 + 2.0**-51:
+        raise CocError(
+            "the floating point of this thread does not round to nearest, because C code in this process "
+            "has called fesetround: results would be wrong; let it call fesetround(FE_TONEAREST) first"
+        )
+
+
 def round_significant(values: np.ndarray, bits: int) -> np.ndarray:
     """Positive float64 values rounded to `bits` significant bits."""
     mantissa, exponent = np.frexp(values)
@@ -128,13 +153,26 @@ def exact_scale_and_bias(
 
 
 def confidence(logits: np.ndarray) -> np.ndarray:
-    """Maximum softmax probability, 1 / sum_i exp(l_i - max l), float32 [N] of logits [N, C].
+    """Maximum softmax probability, 1 / sum_i exp(l_i - max l), float32 [N] of float32 logits [N, C].
 
-    Single precision, summed in index order.
+    Computed in double precision, in index order, and rounded once: libraries whose exponentials differ by
+    an ulp then give the same float32, but for one confidence in some ten millions.
     """
-    logits = np.asarray(logits, dtype=np.float32)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.float32(1) / np.add.accumulate(exponentials, axis=1)[:, -1]
+    wide = np.asarray(logits, dtype=np.float32).astype(np.float64)
+    distances = np.maximum(wide - wide.max(axis=1, keepdims=True), NEGLIGIBLE)
+    result: np.ndarray = (1 / np.add.accumulate(np.exp(distances), axis=1)[:, -1]).astype(np.float32)
+    return result
+
+
+def confidence_error(classes: int) -> float:
+    """How far, relative to it, another engine's softmax in float32 may lie from `confidence`.
+
+    An engine may sum `classes` exponentials in any order: each of its classes - 1 additions errs by half an
+    ulp, 2**-24 of a partial sum. OTHER_ROUNDINGS, in the same unit, stand for the rest. k roundings in turn
+    err by no more than k u / (1 - k u) (Higham, Accuracy and Stability of Numerical Algorithms, lemma 3.1).
+    """
+    error = (classes - 1 + OTHER_ROUNDINGS) * 2.0**-24
+    return error / (1 - error)
 
 
 def agreement(outputs: np.ndarray, before: np.ndarray | None) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Reads images for the trainer, the exporter and the benchmark: uint8 arrays, one split at a time.
 
-The calibration split is cut from the training images, never from the test images. Splits depend on
+The held-out split is cut from the training images, never from the test images. Splits depend on
 nothing but the data: the same images come back in the same order every time.
 """
 
@@ -21,7 +21,7 @@ from .errors import CocError
 from .imagefiles import COLOUR, Form
 from .text import one_line
 
-SPLITS = ("train", "calibration", "test")
+SPLITS = ("train", "held-out", "test")
 SPECS = (
     "digits, rotated-digits, cifar10[:PATH], cifar100[:PATH], svhn[:PATH], cinic10:PATH, "
     "imagefolder:PATH[:size=WxH]; any with [:held_out=SHARE]"
@@ -83,7 +83,7 @@ def tell(*parts: Dataset) -> None:
 class _Source:
     """Labels of all images of a part (train or test), and how to get the images at some indices.
 
-    strata: what the calibration images are taken an equal share of, int [M], where that is not the labels;
+    strata: what the held-out images are taken an equal share of, int [M], where that is not the labels;
     N is a multiple of M, and images M apart belong together.
     """
 
@@ -94,7 +94,7 @@ class _Source:
     strata: np.ndarray | None = None
 
     def held_out(self, share: float | None) -> np.ndarray:
-        """Which images are held out for calibration, bool [N]: this share of them, or the usual one."""
+        """Which images are held out, bool [N]: this share of them, or the usual one."""
         strata = self.labels if self.strata is None else self.strata
         if share is None:
             share = min(CALIBRATION_SHARE, CALIBRATION_MOST / max(len(strata), 1))
@@ -103,7 +103,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Which images make the calibration split: the usual share, or one that a spec names behind its data."""
+    """Which images make the held-out split: the usual share, or one that a spec names behind its data."""
 
     share: float | None = None
     of_test: bool = False
@@ -130,9 +130,9 @@ def load(spec: str, split: str) -> Dataset:
     default, unless they are there), "cinic10:PATH" (PATH/train/CLASS/* and PATH/test/CLASS/*; PATH/valid is
     not read), or "imagefolder:PATH" (PATH/train/CLASS/* and PATH/test/CLASS/* or PATH/val/CLASS/*, images of
     one size, or of any size with ":size=WxH" behind PATH, to which they are then scaled; all become RGB if
-    any training image has colours, else grey, see `imagefiles`). split: "train", "calibration" (10 % of the
+    any training image has colours, else grey, see `imagefiles`). split: "train", "held-out" (10 % of the
     training images, at most 5,000, the same share of every class; "train" is the rest) or "test". Behind all
-    that, ":held_out=SHARE" gives "calibration" another share of the training images, and
+    that, ":held_out=SHARE" gives "held-out" another share of the training images, and
     ":held_out_of_test=SHARE" one of the test images: "train" then has all training images, "test" the rest.
     Raises CocError: unknown spec or split, files missing or unreadable, package missing, download failed.
     """
@@ -140,11 +140,11 @@ def load(spec: str, split: str) -> Dataset:
         raise CocError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     data, asked = parse_held_out(spec)
     cut = "test" if asked.of_test else "train"
-    source = _source(data, cut if split == "calibration" else split)
+    source = _source(data, cut if split == "held-out" else split)
     chosen = np.arange(len(source.labels))
-    if split in ("calibration", cut):
+    if split in ("held-out", cut):
         held_out = source.held_out(asked.share)
-        chosen = np.flatnonzero(held_out if split == "calibration" else ~held_out)
+        chosen = np.flatnonzero(held_out if split == "held-out" else ~held_out)
     if len(chosen) == 0:
         raise CocError(f"{spec}: no images for the {split} split")
     images, converted = source.read(chosen)

@@ -200,8 +200,8 @@ class Test:
 def path(logits: np.ndarray, shaping: np.ndarray, task: Task) -> Iterator[tuple[float, ...]]:
     """Thresholds from the safest to the cheapest.
 
-    shaping: logits that they depend on. logits: of all images to keep clear of, so that differences of an
-    ulp between libraries flip no exit; they move a threshold by no more than these differences.
+    shaping: logits that they depend on. logits: of all images to keep clear of, so that differences of a
+    softmax between engines flip no exit; they move a threshold by no more than these differences.
     """
     early = len(logits) - 1
     if task is Task.REGRESSION:
@@ -214,9 +214,10 @@ def path(logits: np.ndarray, shaping: np.ndarray, task: Task) -> Iterator[tuple[
         return
     curves = [agreement_curve(shaping, k) for k in range(early)]
     ordered = [np.unique(score).astype(np.float64) for score in thresholds.exit_scores(logits, task)]
+    gap = thresholds.least_gap(logits, task)
     for odds in ODDS:
         limits = [confidence_at(curve, float(odds)) for curve in curves]
-        yield tuple(_clear(limit, score) for limit, score in zip(limits, ordered, strict=True))
+        yield tuple(_clear(limit, score, gap) for limit, score in zip(limits, ordered, strict=True))
 
 
 def agreement_curve(logits: np.ndarray, exit_: int) -> tuple[float, float]:
@@ -247,14 +248,14 @@ def confidence_at(curve: tuple[float, float], odds: float) -> float:
     return never if found > 1 - SUREST else found
 
 
-def _clear(limit: float, ordered: np.ndarray) -> float:
-    """A threshold, raised until no confidence lies nearer than libraries differ."""
+def _clear(limit: float, ordered: np.ndarray, gap: float) -> float:
+    """A threshold, raised until no confidence lies nearer than engines differ."""
     if limit > 1:
         return limit
-    for score in ordered[np.searchsorted(ordered, limit - thresholds.GAP) :]:
-        if score - limit >= thresholds.GAP:
+    for score in ordered[np.searchsorted(ordered, limit - gap) :]:
+        if score - limit >= gap:
             break
-        limit = score + thresholds.GAP
+        limit = score + gap
     return float(np.float32(limit)) if limit <= 1 else thresholds.NEVER[Task.CLASSIFICATION]
 
 

@@ -210,9 +210,10 @@ class Session:
         images: raw pixels, uint8 [N, C, H, W]; N may be 0. The result does not depend on how images
         are grouped into batches. Raises CocError for another type or shape.
         """
-        self._check_images(images)
+        images = self._checked(images)
         if self._whole is not None:
             return Result(*self._whole.run(images))
+        arithmetic.check_rounding()
         if len(images) == 1 and self._backend.run_single is not None:
             logits, taken, confidence = self._backend.run_single(images, self._thresholds)
             if self.info.task is Task.CLASSIFICATION:
@@ -240,11 +241,12 @@ class Session:
     def logits_per_exit(self, images: np.ndarray) -> np.ndarray:
         """Logits of every exit for every image, nothing left early: float32 [exits, N, classes].
 
-        What calibration and parity checks look at. Takes and refuses what `run` does.
+        What choices of thresholds and parity checks look at. Takes and refuses what `run` does.
         """
-        self._check_images(images)
+        images = self._checked(images)
         if self._whole is not None:
             return self._whole.logits_per_exit(images)
+        arithmetic.check_rounding()
         logits = np.empty((self.info.exits, len(images), self.info.classes), np.float32)
         codes: np.ndarray | None = images
         for index in range(self.info.exits if len(images) else 0):
@@ -257,7 +259,7 @@ class Session:
 
         Raises CocError for no images, no rounds, and for the reference, whose time says nothing.
         """
-        self._check_images(images)
+        images = self._checked(images)
         backend = self._whole if self._whole is not None else self._backend
         if not isinstance(backend, Profiled):
             kinds = "native (.coc) or onnxruntime (.onnx)"
@@ -283,17 +285,26 @@ class Session:
             bitops=self._bitops[exits],
         )
 
-    def _check_images(self, images: np.ndarray) -> None:
-        if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4:  # noqa: SIM102
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        """The images as a plain array, whatever class of array they came in; CocError if they do not fit.
+
+        Classes of arrays compute in ways of their own: only plain ones mean the same to all back ends.
+        """
+        if type(images) is np.ndarray and images.dtype == np.uint8 and images.ndim == 4:  # noqa: SIM102
             if images.shape[1:] == self.info.input_shape:
-                return  # before the words of an error are made: calls take microseconds
+                return images  # before the words of an error are made: calls take microseconds
         expected = f"expected uint8 [N, {', '.join(map(str, self.info.input_shape))}]"
         if not isinstance(images, np.ndarray):
             raise CocError(f"images are a {type(images).__name__}, not a NumPy array: {expected}")
+        if isinstance(images, np.ma.MaskedArray):
+            raise CocError(
+                f"images are a masked array, but no pixel can be left out: {expected}; see filled()"
+            )
         if images.dtype != np.uint8:
             raise CocError(f"images are {images.dtype}: {expected}, raw pixels 0 to 255")
         if images.ndim != 4 or images.shape[1:] != self.info.input_shape:
             raise CocError(f"images have shape {list(images.shape)}: {expected}")
+        return np.asarray(images)
 
 
 def backends_for(path: str | Path) -> tuple[str, ...]:

@@ -24,12 +24,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import quality
-from .arithmetic import Task, exit_confidence, exits_taken, gate_thresholds, leaves
+from .arithmetic import Task, confidence_error, exit_confidence, exits_taken, gate_thresholds, leaves
 
 COMBINATIONS = 10_000
 """Settings of the exits before the last early one that are tried in full."""
-GAP = 1e-6
-"""Between confidences, for a threshold to lie in: libraries differ by some ulps of softmax (1e-7)."""
 ROUNDS = 3
 SEEDS = 40
 """Points of the frontier that a round improves."""
@@ -97,7 +95,7 @@ def spread(logits: np.ndarray, task: Task) -> tuple[float, ...]:
     staying, found = np.ones(logits.shape[1], bool), []
     for k in range(len(logits) - 1):
         score = exit_confidence(logits[k], logits[k - 1] if k else None, task).astype(np.float64)
-        middles = _candidates(score[staying], task)[1:-1]
+        middles = _candidates(score[staying], task, least_gap(logits, task))[1:-1]
         wanted = staying.sum() / (len(logits) - k)
         leaving = [int((score[staying] >= middle).sum()) for middle in middles]
         if not leaving:
@@ -171,7 +169,8 @@ def frontier(
     at each exit. See the module's text for what is searched.
 
     Thresholds are float32 numbers in the middle of gaps among the confidences of the images that reach the
-    exit, so that differences of an ulp between libraries flip no exit.
+    exit. A gap is at least twice as wide as what an engine's float32 softmax may err (`confidence_error`),
+    so that no back end sends one of these images elsewhere, whatever the number of classes.
     """
     search = _Search(logits, labels, exit_costs, task)
     exact = search.outer_size() <= combinations
@@ -229,7 +228,8 @@ class _Search:
         gain = gains(logits, labels, task)
         self.lost = gain[-1] - gain
         self.scores = [score.astype(np.float64) for score in exit_scores(logits, task)]
-        self.candidates = [_candidates(score, task) for score in self.scores]
+        gap = least_gap(logits, task)
+        self.candidates = [_candidates(score, task, gap) for score in self.scores]
         self.rank = [
             np.searchsorted(limits, score, side="right")
             for limits, score in zip(self.candidates, self.scores, strict=True)
@@ -306,10 +306,20 @@ class _Search:
         return -lowest if len(staying) and tolerance >= -staying.max() else tolerance
 
 
-def _candidates(score: np.ndarray, task: Task) -> np.ndarray:
-    """Ascending scores to compare with: the lowest, one in every gap that is wide enough, and "never"."""
+def least_gap(logits: np.ndarray, task: Task) -> float:
+    """The least distance, relative to the larger, of two scores between which a threshold may lie: twice what
+    another engine's softmax of so many classes may err. Numbers do not differ between engines."""
+    return 2 * confidence_error(logits.shape[2]) if task is Task.CLASSIFICATION else 0.0
+
+
+def _candidates(score: np.ndarray, task: Task, gap: float) -> np.ndarray:
+    """Ascending scores to compare with: the lowest, one in every gap that is wide enough, and "never".
+
+    gap: as of `least_gap`: in the middle of less, an engine that sums in float32 could see the scores on the
+    other side.
+    """
     ordered = np.unique(score[np.isfinite(score)])
-    wide = np.diff(ordered) >= (GAP if task is Task.CLASSIFICATION else 0)
+    wide = np.diff(ordered) >= gap * np.abs(ordered[1:])
     middles = ((ordered[:-1] + ordered[1:]) / 2)[wide]
     return np.unique([*ordered[:1], *middles, NEVER[task]])
 

@@ -19,6 +19,11 @@
  *
  * Images are raw bytes 0..255, exactly as decoded; the normalisation is inside the model. Logits are
  * exact: every back end and every CPU computes the same numbers. docs/format.md describes the file.
+ *
+ * Floating point has to round to nearest, ties to even, as in every program that has not called
+ * fesetround: opening, creating a session and running look, and return COC_ERROR_ROUNDING otherwise. The
+ * threads of a session take their mode from the one that creates it. Flushing of denormal numbers to
+ * zero (FTZ and DAZ, which linking with -ffast-math may turn on) changes no result.
  */
 #ifndef COC_H
 #define COC_H
@@ -56,6 +61,7 @@ typedef enum {
     COC_ERROR_LIMIT,       /* legal, but larger than the stated limits */
     COC_ERROR_MEMORY,      /* the allocator returned NULL, or the arena is too small */
     COC_ERROR_UNSUPPORTED, /* `cpu` or COC_CPU names a level that this CPU or this build does not have */
+    COC_ERROR_ROUNDING,    /* the calling thread does not round to nearest */
     COC_STATUS_COUNT
 } coc_status;
 

@@ -1,5 +1,6 @@
 /* gate.c - what an exit decides by: the confidence of its logits. */
 #include "gate.h"
+#include "floats.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -14,10 +15,10 @@ uint32_t coc_argmax(const float *logits, uint32_t classes) {
 
 float coc_confidence(const float *logits, uint32_t classes) {
     const float largest = logits[coc_argmax(logits, classes)];
-    float sum = 0;
+    double sum = 0;
     for (uint32_t i = 0; i < classes; i++)
-        sum += expf(logits[i] - largest);
-    return 1.0f / sum;
+        sum += exp((double)logits[i] - (double)largest);
+    return (float)(1 / sum);
 }
 
 float coc_agreement(const float *outputs, const float *before, uint32_t count) {

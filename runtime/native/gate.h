@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* Maximum softmax probability, 1 / sum_i exp(l_i - max l), summed in index order; and the first maximum. */
+/* Maximum softmax probability, 1 / sum_i exp(l_i - max l), in double precision and index order, rounded once; and the
+ * first maximum. */
 float coc_confidence(const float *logits, uint32_t classes);
 uint32_t coc_argmax(const float *logits, uint32_t classes);
 

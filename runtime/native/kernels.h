@@ -12,6 +12,8 @@
 #ifndef COC_KERNELS_H
 #define COC_KERNELS_H
 
+#include "floats.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -65,7 +67,7 @@ static inline int32_t coc_integer(uint32_t code, uint32_t bits, coc_encoding enc
 
 /* clamp(rint((float)sum * multiplier) + zero, 0, max). Clamping first keeps the value below 2^22, where
  * adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even; a clamp to integers and
- * rint commute. Needs float arithmetic that is neither contracted (-ffp-contract=off) nor wider. */
+ * rint commute. */
 static inline uint8_t coc_requantize(int32_t sum, float multiplier, int32_t zero, int32_t max) {
     float value = (float)sum * multiplier;
     float low = (float)-zero, high = (float)(max - zero);

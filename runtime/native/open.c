@@ -1,4 +1,5 @@
 /* open.c - opening, inspecting and releasing models; statuses; memory of the C library. */
+#include "floats.h"
 #include "reader.h"
 
 #include <stdio.h>
@@ -33,6 +34,8 @@ const char *coc_strerror(coc_status status) {
         return "out of memory, or the arena is too small";
     case COC_ERROR_UNSUPPORTED:
         return "this CPU or this build does not have the level of kernels that was asked for";
+    case COC_ERROR_ROUNDING:
+        return "the thread's floating point does not round to nearest: call fesetround(FE_TONEAREST) first";
     case COC_STATUS_COUNT:
         break;
     }
@@ -75,6 +78,8 @@ coc_status coc_model_from_memory(const void *data, size_t size, const coc_alloca
         allocator = &library;
     if (data == NULL || !usable(allocator))
         return COC_ERROR_ARGUMENT;
+    if (!coc_rounds_to_nearest())
+        return COC_ERROR_ROUNDING;
     return coc_read_model(data, size, allocator, model);
 }
 
@@ -129,6 +134,8 @@ coc_status coc_model_open(const char *path, const coc_allocator *allocator, coc_
         allocator = &library;
     if (path == NULL || !usable(allocator))
         return COC_ERROR_ARGUMENT;
+    if (!coc_rounds_to_nearest())
+        return COC_ERROR_ROUNDING;
     FILE *file = is_regular(path) ? fopen(path, "rb") : NULL;
     if (file == NULL)
         return COC_ERROR_OPEN;

@@ -54,6 +54,8 @@ coc_status coc_session_create(const coc_model *model, const coc_session_options 
     if (session == NULL)
         return COC_ERROR_ARGUMENT;
     *session = NULL;
+    if (!coc_rounds_to_nearest())
+        return COC_ERROR_ROUNDING;
     coc_status status = plan(model, options, &choices, &layout);
     if (status != COC_OK)
         return status;
@@ -201,7 +203,7 @@ coc_status coc_check_run(const coc_session *session, const uint8_t *images, size
         return COC_ERROR_ARGUMENT;
     if (layout != COC_PLANAR && layout != COC_INTERLEAVED)
         return COC_ERROR_ARGUMENT;
-    return coc_pool_ready(session->pool);
+    return coc_rounds_to_nearest() ? coc_pool_ready(session->pool) : COC_ERROR_ROUNDING;
 }
 
 static size_t image_bytes(const coc_session *session) {

@@ -6,7 +6,7 @@
 
 const coc_model *coc_session_model(const coc_session *session);
 
-/* Whether a run may begin: COC_ERROR_ARGUMENT for what coc_run refuses. */
+/* Whether a run may begin: the status with which coc_run refuses. */
 coc_status coc_check_run(const coc_session *session, const uint8_t *images, size_t count, coc_layout layout,
                          const void *output);
 

@@ -117,7 +117,7 @@ def test_bitops_with_exits_that_were_pruned_and_quantized_again_are_those_counte
 
 def test_a_later_stage_chooses_thresholds_anew_on_the_held_out_images(runs: Path) -> None:
     network = checkpoint.load(run(runs, "EP") / "model.pt").network
-    held_out = digits("calibration")
+    held_out = digits("held-out")
     segments = np.cumsum([cost.bitops(layers) for layers in segment_layers(network)])
     logits = exit_logits(network, held_out.images)
     found = promise.choose(logits, held_out.labels, segments.tolist(), Promise(20, 0.9))

@@ -90,7 +90,7 @@ def ranges(network: Network, memory: int, monkeypatch: pytest.MonkeyPatch) -> tu
     calibrated.quantize(QuantSpec(1, 8, 8))
     memory_for(memory, monkeypatch)
     seen = sizes_seen(calibrated)
-    calibrate(calibrated, Inputs(digits("calibration").images, 50, 2))
+    calibrate(calibrated, Inputs(digits("held-out").images, 50, 2))
     acts = [module for module in calibrated.modules() if isinstance(module, ActQuant)]
     return np.array([(act.peak, int(act.exponent)) for act in acts]), seen
 
@@ -102,7 +102,7 @@ def test_calibrated_ranges_do_not_depend_on_memory(monkeypatch: pytest.MonkeyPat
     observed = copy.deepcopy(network)
     observed.quantize(QuantSpec(1, 8, 8))
     qat.set_mode(observed.eval(), Mode.OBSERVE)
-    for x in Inputs(digits("calibration").images, 50, 2):
+    for x in Inputs(digits("held-out").images, 50, 2):
         observed(x)
     acts = [module for module in observed.modules() if isinstance(module, ActQuant)]
     np.testing.assert_array_equal(whole[:, 0], [act.peak for act in acts])
@@ -117,12 +117,12 @@ def test_statistics_are_renewed_within_memory(monkeypatch: pytest.MonkeyPatch) -
     network = float_network(steps=3)
     memory_for(20, monkeypatch)
     seen = sizes_seen(network)
-    norms.renew(network, Inputs(digits("calibration").images, 50, 2))
+    norms.renew(network, Inputs(digits("held-out").images, 50, 2))
     assert max(seen) <= 20 and sum(seen) == 100 and max(seen) - min(seen) <= 1
 
 
 def test_inputs_are_made_when_they_are_asked_for() -> None:
-    images = digits("calibration").images
+    images = digits("held-out").images
     inputs = Inputs(images, 50, 8)
     assert [len(x) for x in inputs] == [50, 50, len(images) - 100]
     torch.testing.assert_close(inputs[-1], to_input(images[100:]), rtol=0, atol=0)

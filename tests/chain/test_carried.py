@@ -47,8 +47,8 @@ def test_they_are_spread_over_classes_that_lie_behind_each_other() -> None:
     assert found is not None and np.bincount(found.labels).min() >= 20
 
 
-def test_every_stage_carries_them_from_the_calibration_split(tiny_run: TinyRun) -> None:
-    held_out = digits("calibration")
+def test_every_stage_carries_them_from_the_held_out_split(tiny_run: TinyRun) -> None:
+    held_out = digits("held-out")
     labels = {image.tobytes(): label for image, label in zip(held_out.images, held_out.labels, strict=True)}
     paths = sorted(tiny_run.out.glob("0*/model.pt"))
     assert len(paths) == 5

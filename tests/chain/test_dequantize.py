@@ -70,7 +70,7 @@ def test_a_module_without_a_rule_is_named() -> None:
 def test_refreshed_statistics_are_those_of_the_batches() -> None:
     """The first convolution reads the image itself, so its outputs' mean and variance are known."""
     network = quantized_network((8, 8))
-    images = [to_input(digits("calibration").images)]
+    images = [to_input(digits("held-out").images)]
     refresh(network, images, renew_norms=True)
     unit = network.body.get_submodule("conv1")
     assert isinstance(unit, qat.QConv) and unit.bn.running_mean is not None
@@ -81,7 +81,7 @@ def test_refreshed_statistics_are_those_of_the_batches() -> None:
 
 
 def test_ranges_of_a_network_that_did_not_change_stay_within_one_power_of_two() -> None:
-    network, images = float_network(steps=8), [to_input(digits("calibration").images)]
+    network, images = float_network(steps=8), [to_input(digits("held-out").images)]
     network.quantize(QuantSpec(8, 8, 8))
     calibrate(network, images)
     acts = [m for m in network.modules() if isinstance(m, ActQuant)]

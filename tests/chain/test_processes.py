@@ -49,7 +49,7 @@ for name, prepare in (("frozen", frozen), ("learning", learning)):
     work = train.Job(
         name, "key", network, list(network.parameters()),
         lambda x, y: train.cross_entropy(network(x), y), prepare, train.Schedule(1, 0.02, 60), 1,
-        folder / name, digits("train"), digits("calibration"), train.Augment(1, False),
+        folder / name, digits("train"), digits("held-out"), train.Augment(1, False),
     )
     log = train.fit(work)
     torch.save({"state": network.state_dict(), "log": log}, folder / f"{name}{rank}.pt")

@@ -150,7 +150,7 @@ def test_a_quantized_network_is_pruned_and_stays_quantized(head: str | None, exi
     for before, after in zip(*layers, strict=True):
         assert (before.weight_bits, before.activation_bits) == (after.weight_bits, after.activation_bits)
         assert after.weights < before.weights
-    refresh(smaller, [to_input(digits("calibration").images)], renew_norms=True)
+    refresh(smaller, [to_input(digits("held-out").images)], renew_norms=True)
     learn(smaller.train(), 2)
     assert np.isfinite(exit_logits(smaller, digits("test").images)).all()
 

@@ -186,7 +186,7 @@ def test_calibrating_new_heads_leaves_the_body_as_it_is() -> None:
 def test_training_in_quantized_mode_improves_the_integer_model() -> None:
     network = float_network(width=8, steps=17)
     network.quantize(QuantSpec(1, 8, 8))
-    calibrate(network, [to_input(digits("calibration").images)])
+    calibrate(network, [to_input(digits("held-out").images)])
     data = digits("test")
 
     def accuracy() -> float:
@@ -222,7 +222,7 @@ def test_a_learned_step_follows_its_gradient_to_another_power_of_two() -> None:
 
 @pytest.mark.parametrize("changes", [{"learned": True}, {"per_layer": True}])
 def test_variants_of_quantization_keep_to_the_integers(changes: dict[str, bool]) -> None:
-    network, images = float_network(), digits("calibration").images
+    network, images = float_network(), digits("held-out").images
     network.quantize(QuantSpec(1, 8, 8, **changes))
     calibrate(network, [to_input(images[:64])])
     learn(network, steps=3)

@@ -45,7 +45,7 @@ def job(
         seed=seed,
         folder=folder,
         train=data or digits("train"),
-        calibration=digits("calibration"),
+        held_out=digits("held-out"),
         augment=augment or Augment(1, False),
     )
 

@@ -32,28 +32,28 @@ def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Pat
     ("options", "words"),
     [
         (
-            ["--calibrate", "digits"],
+            ["--choose-on", "digits"],
             "needs exactly one budget of --max-drop, --max-latency, --bitops: none given",
         ),
-        (["--calibrate", "digits", *BUDGETS[0], *BUDGETS[2]], "exactly one budget of"),
-        (["--max-drop", "1"], "--max-drop needs --calibrate DATA"),
-        (["--max-latency", "1ms", "--bitops", "9"], "--max-latency, --bitops needs --calibrate"),
-        (["--calibrate", "digits", *BUDGETS[0], "--thresholds", "0.5,0.5"], "leave one of them out"),
+        (["--choose-on", "digits", *BUDGETS[0], *BUDGETS[2]], "exactly one budget of"),
+        (["--max-drop", "1"], "--max-drop needs --choose-on DATA"),
+        (["--max-latency", "1ms", "--bitops", "9"], "--max-latency, --bitops needs --choose-on"),
+        (["--choose-on", "digits", *BUDGETS[0], "--thresholds", "0.5,0.5"], "leave one of them out"),
         (["--thresholds", "0.5"], "--thresholds: 1 thresholds given, the model has 2 early exits"),
         (["--thresholds", "0.5,0.5,0.5"], "--thresholds: 3 thresholds given"),
         (["--thresholds", "0.5,-1"], "--thresholds: thresholds [0.5, -1.0] must be numbers of at least 0"),
         (["--thresholds", "0.5,nan"], "must be numbers of at least 0"),
         (["--thresholds", "0.5;0.5"], "give one number per early exit, e.g. 0.8,0.9"),
-        (["--calibrate", "digits", "--max-drop", "-1"], "--max-drop -1: must be a number 0 or more"),
-        (["--calibrate", "digits", "--max-drop", "nan"], "must be a number 0 or more"),
-        (["--calibrate", "digits", "--bitops", "0"], "--bitops 0: must be a number above 0"),
-        (["--calibrate", "digits", "--bitops", "many"], "--bitops many: must be a number above 0"),
-        (["--calibrate", "digits", "--max-latency", "5"], "give a time with its unit, e.g. 1.5ms or 800us"),
-        (["--calibrate", "digits", "--max-latency", "xms"], "--max-latency xms: must be a number above 0"),
-        (["--calibrate", "mnist", *BUDGETS[0]], "unknown data 'mnist'"),
-        (["--calibrate", "rotated-digits", *BUDGETS[0]], "holds numbers, the model predicts classes"),
-        (["--calibrate", "digits", "--bitops", "9"], "cannot be met, thresholds reach "),
-        (["--calibrate", "digits", "--max-latency", "1e-3us"], "cannot be met here, thresholds reach "),
+        (["--choose-on", "digits", "--max-drop", "-1"], "--max-drop -1: must be a number 0 or more"),
+        (["--choose-on", "digits", "--max-drop", "nan"], "must be a number 0 or more"),
+        (["--choose-on", "digits", "--bitops", "0"], "--bitops 0: must be a number above 0"),
+        (["--choose-on", "digits", "--bitops", "many"], "--bitops many: must be a number above 0"),
+        (["--choose-on", "digits", "--max-latency", "5"], "give a time with its unit, e.g. 1.5ms or 800us"),
+        (["--choose-on", "digits", "--max-latency", "xms"], "--max-latency xms: must be a number above 0"),
+        (["--choose-on", "mnist", *BUDGETS[0]], "unknown data 'mnist'"),
+        (["--choose-on", "rotated-digits", *BUDGETS[0]], "holds numbers, the model predicts classes"),
+        (["--choose-on", "digits", "--bitops", "9"], "cannot be met, thresholds reach "),
+        (["--choose-on", "digits", "--max-latency", "1e-3us"], "cannot be met here, thresholds reach "),
         (["--opset", "21"], "--opset is a matter of ONNX files"),
         (["--float"], "--float writes ONNX only"),
         (["--verify", "m.coc"], "--verify takes the files to check itself and no IN"),
@@ -99,13 +99,13 @@ def test_wrong_command_lines_are_told(
 
 
 def test_the_least_that_is_reachable_is_told(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [str(exported / "m.coc"), "--out", str(exported / "x.coc"), "--calibrate", "digits"]
+    arguments = [str(exported / "m.coc"), "--out", str(exported / "x.coc"), "--choose-on", "digits"]
     line = complaint([*arguments, "--bitops", "100"], capsys)
     least = Session(exported / "m.coc").info.exit_bitops[0]
     assert f"thresholds reach {least:,} BitOps an image at best" in line
 
 
-def test_calibration_images_that_do_not_fit_are_told(
+def test_held_out_images_that_do_not_fit_are_told(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(exported / "m.coc"), "--out", str(tmp_path / "o.coc"), "--data", "digits"]
@@ -114,8 +114,8 @@ def test_calibration_images_that_do_not_fit_are_told(
         (8, "2 classes, the model has 10"),
     ):
         spec = image_folder(tmp_path / f"images{size}", size)
-        line = complaint([*arguments, "--calibrate", spec, "--max-drop", "1"], capsys)
-        assert f"--calibrate {spec}: {words}" in line
+        line = complaint([*arguments, "--choose-on", spec, "--max-drop", "1"], capsys)
+        assert f"--choose-on {spec}: {words}" in line
 
 
 def test_data_without_held_out_images_are_told(
@@ -125,11 +125,11 @@ def test_data_without_held_out_images_are_told(
     for path in (tmp_path / "images/train").glob("*/[12].png"):
         path.unlink()
     arguments = [str(exported / "m.coc"), "--out", str(tmp_path / "o.coc"), "--data", "digits"]
-    line = complaint([*arguments, "--calibrate", spec, "--max-drop", "1"], capsys)
-    assert "no images for the calibration split" in line
+    line = complaint([*arguments, "--choose-on", spec, "--max-drop", "1"], capsys)
+    assert "no images for the held-out split" in line
 
 
-@pytest.mark.parametrize("options", [["--thresholds", "0.5"], ["--calibrate", "digits", *BUDGETS[0]]])
+@pytest.mark.parametrize("options", [["--thresholds", "0.5"], ["--choose-on", "digits", *BUDGETS[0]]])
 def test_a_model_without_exits_has_no_thresholds(
     options: list[str], tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

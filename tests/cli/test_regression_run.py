@@ -151,17 +151,17 @@ def test_coc_bench_reports_errors(done: Done, capsys: pytest.CaptureFixture[str]
 def test_tolerances_are_chosen_within_a_budget(
     budget: tuple[str, str], done: Done, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    held_out = datasets.load("rotated-digits", "calibration")
+    held_out = datasets.load("rotated-digits", "held-out")
     spent = Session(done.out / "model.coc").info.exit_bitops
     option, value = budget
     text = f"{float(value) * spent[2]:.0f}" if option == "--bitops" else value
     out = tmp_path / "m.coc"
-    arguments = [str(done.out / "model.coc"), "--out", str(out), "--calibrate", "rotated-digits"]
+    arguments = [str(done.out / "model.coc"), "--out", str(out), "--choose-on", "rotated-digits"]
     assert export.main([*arguments, option, text, "--images", "5"]) == 0
     result = Session(out).run(held_out.images)
     last = Session(out, thresholds=[0.0, 0.0]).run(held_out.images)
     mae, best = (quality.mean_absolute_error(found.logits, held_out.labels) for found in (result, last))
-    section = json.loads(Path(f"{out}.report.json").read_text())["calibration"]
+    section = json.loads(Path(f"{out}.report.json").read_text())["threshold_choice"]
     assert section["choice"]["mae"] == pytest.approx(mae)
     assert section["choice"]["bitops"]["mean"] == pytest.approx(result.bitops.mean())
     assert section["exit_latency_us"][0] is None and section["choice"]["exit_share"][0] == 0

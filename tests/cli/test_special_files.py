@@ -120,7 +120,7 @@ def test_images_are_told(place: str, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "images" / place
     path.unlink()
     specials.make(kind, path)
-    splits = ("test",) if place.startswith("test") else ("train", "calibration")
+    splits = ("test",) if place.startswith("test") else ("train", "held-out")
     words = rf"{place}: is (a directory|not a regular file): take it out"
     with at_once(), pytest.raises(CocError, match=words):
         for split in splits:

@@ -110,7 +110,7 @@ def test_the_digest_in_the_report_is_that_of_the_carried_images(
     for key, value in image_digests(images.images, images.labels).items():
         assert section[key] == value
     monkeypatch.undo()
-    held_out = {image.tobytes() for image in digits("calibration").images}
+    held_out = {image.tobytes() for image in digits("held-out").images}
     assert {image.tobytes() for image in images.images} <= held_out
 
 
@@ -242,13 +242,13 @@ def test_an_exit_that_only_other_thresholds_reach_is_tried(
     assert "back ends differ on 0 logits and " in line and list(tmp_path.iterdir()) == []
 
 
-def test_calibrating_says_which_data_are_wanted(
+def test_choosing_says_which_data_are_wanted(
     tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(tiny_run.model), "--out", str(tmp_path / "m.coc"), "--max-drop", "1"]
-    line = complaint([*arguments, "--calibrate", "cifar10"], capsys)
-    assert "--calibrate cifar10: cifar10: is not here (the model was trained on digits)" in line
-    assert "needs --calibrate DATA" in complaint(arguments, capsys)
+    line = complaint([*arguments, "--choose-on", "cifar10"], capsys)
+    assert "--choose-on cifar10: cifar10: is not here (the model was trained on digits)" in line
+    assert "needs --choose-on DATA" in complaint(arguments, capsys)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,7 +21,7 @@ from tiny import digits
 def folder(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("card")
     outs = ["--out", str(folder / "model.onnx"), "--out", str(folder / "model.coc")]
-    budget = ["--calibrate", "digits", "--max-drop", "5"]
+    budget = ["--choose-on", "digits", "--max-drop", "5"]
     assert main([str(tiny_run.model), *outs, *budget, "--images", "40"]) == 0
     return folder
 
@@ -36,7 +36,7 @@ def test_the_card_holds_the_figures_of_the_reports(folder: Path) -> None:
     for name in ("model.onnx", "model.coc"):
         report = json.loads(report_path(folder / name).read_text())
         assert report["artifact_sha256"] in text and f"{report['size']['file_bytes']:,}" in text
-        assert f"{report['calibration']['choice']['latency_us']['mean']:.1f}" in text
+        assert f"{report['threshold_choice']['choice']['latency_us']['mean']:.1f}" in text
     assert f"{report['parity']['accuracy']:.2f} % on 40 test images of digits" in text
     assert f"{report['cost']['bitops_cr']:.1f}x below the original" in text
     for spent in report["cost"]["exit_bitops"]:

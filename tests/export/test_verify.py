@@ -218,7 +218,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @built
-def test_verifying_and_recalibrating_coc_files_needs_neither_torch_nor_onnx(
+def test_verifying_and_choosing_anew_coc_files_needs_neither_torch_nor_onnx(
     exported: Path, tmp_path: Path
 ) -> None:
     def device(*arguments: str) -> None:
@@ -227,8 +227,8 @@ def test_verifying_and_recalibrating_coc_files_needs_neither_torch_nor_onnx(
 
     device("--verify", str(exported / "m.coc"), "--data", "digits")
     source, out = str(exported / "m.coc"), str(tmp_path / "o.coc")
-    device(source, "--out", out, "--calibrate", "digits", "--max-drop", "6", "--images", "5")
+    device(source, "--out", out, "--choose-on", "digits", "--max-drop", "6", "--images", "5")
     report = json.loads(report_path(Path(out)).read_text())
-    assert report["parity"]["images"] == 5 and report["calibration"]["images"] == len(
-        digits("calibration").labels
+    assert report["parity"]["images"] == 5 and report["threshold_choice"]["images"] == len(
+        digits("held-out").labels
     )

@@ -4,11 +4,17 @@
  * endian. Buffers have exactly the size that the contract asks for, so that AddressSanitizer sees a step beyond.
  */
 #include "clock.h"
+#include "floats.h"
+#include "gate.h"
 #include "plan.h"
 
+#include <fenv.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define CHECK(condition)                                                        \
     do {                                                                        \
@@ -364,6 +370,81 @@ static void profile(input *in, output *out) {
     coc_model_free(model);
 }
 
+/* Confidences of rows of logits. */
+static void confidences(input *in, output *out) {
+    const uint32_t classes = take32(in);
+    while (in->at < in->end) {
+        float *logits = take_copy(in, classes * sizeof(float));
+        const float found = coc_confidence(logits, classes);
+        put(out, &found, sizeof found);
+        free(logits);
+    }
+}
+
+/* Every function that computes, in a thread that does not round to nearest; a session that was made before runs again
+ * once it does. */
+static void refuse_rounding(const coc_model *model, coc_session *session, const uint8_t *image, const void *data,
+                            size_t size) {
+    const coc_result nothing = {0};
+    coc_model *other;
+    coc_session *second;
+    float logits[1] = {0};
+    uint64_t times[1] = {0};
+    CHECK(coc_model_from_memory(data, size, NULL, &other) == COC_ERROR_ROUNDING && other == NULL);
+    CHECK(coc_model_open("any", NULL, &other) == COC_ERROR_ROUNDING && other == NULL);
+    CHECK(coc_session_bytes(model, NULL) > 0);
+    CHECK(coc_session_create(model, NULL, &second) == COC_ERROR_ROUNDING && second == NULL);
+    CHECK(coc_run(session, image, 1, COC_PLANAR, &nothing) == COC_ERROR_ROUNDING);
+    CHECK(coc_run_all_exits(session, image, 1, COC_PLANAR, logits) == COC_ERROR_ROUNDING && logits[0] == 0);
+    CHECK(coc_profile(session, image, 1, COC_PLANAR, times) == COC_ERROR_ROUNDING && times[0] == 0);
+}
+
+static void rounding(input *in, output *out) {
+    static const int modes[] = {FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    const size_t size = (size_t)(in->end - in->at);
+    const coc_session_options options = {.threads = 2};
+    const coc_result nothing = {0};
+    coc_model *model;
+    coc_session *session;
+    coc_model_info info;
+    CHECK(coc_model_from_memory(in->at, size, NULL, &model) == COC_OK);
+    CHECK(coc_model_inspect(model, &info) == COC_OK && coc_session_create(model, &options, &session) == COC_OK);
+    uint8_t *image = block((size_t)info.channels * info.height * info.width, 7);
+    for (int i = 0; i < 3; i++) {
+        CHECK(fesetround(modes[i]) == 0);
+        refuse_rounding(model, session, image, in->at, size);
+        CHECK(fesetround(FE_TONEAREST) == 0);
+        CHECK(coc_run(session, image, 1, COC_PLANAR, &nothing) == COC_OK);
+    }
+#if defined(__x86_64__)
+    for (unsigned mode = _MM_ROUND_DOWN; mode <= _MM_ROUND_TOWARD_ZERO; mode += _MM_ROUND_DOWN) {
+        _MM_SET_ROUNDING_MODE(mode); /* which fegetround does not see */
+        refuse_rounding(model, session, image, in->at, size);
+        _MM_SET_ROUNDING_MODE(_MM_ROUND_NEAREST);
+    }
+#endif
+    free(image);
+    coc_session_free(session);
+    coc_model_free(model);
+    put_status(out, COC_OK);
+}
+
+/* From now on this thread, and those it starts, treat denormal numbers as zero, or no longer. */
+static void flush_denormals(input *in, output *out) {
+    const uint32_t on = take32(in);
+    const volatile float denormal = 1e-40f;
+#if defined(__x86_64__)
+    _mm_setcsr((_mm_getcsr() & ~0x8040u) | (on ? 0x8040u : 0));
+#elif defined(__aarch64__)
+    uint64_t control;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    control = (control & ~(UINT64_C(1) << 24)) | (uint64_t)on << 24;
+    __asm__ volatile("msr fpcr, %0" : : "r"(control));
+#endif
+    CHECK((denormal * 2 == 0) == (on != 0));
+    put_status(out, COC_OK);
+}
+
 static void levels(output *out) {
     for (coc_level level = COC_SCALAR; level <= COC_NEON; level++)
         if (coc_level_available(level))
@@ -381,6 +462,9 @@ static void answer(uint8_t command, input *in, output *out) {
     case 'a': refuse_arguments(in, out); break;
     case 'l': levels(out); break;
     case 't': profile(in, out); break;
+    case 'c': confidences(in, out); break;
+    case 'e': rounding(in, out); break;
+    case 'z': flush_denormals(in, out); break;
     default: CHECK(0);
     }
 }

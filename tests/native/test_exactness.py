@@ -23,7 +23,7 @@ CASE = exactness.Case(
 
 def compressed(bits: tuple[int, int], folder: Path) -> tuple[Graph, exactness.Answer]:
     """The network with two exits, and what the reference says of the test split."""
-    graph = exactness.lowered(exactness.quantized(CASE, bits, digits("calibration").images), folder)
+    graph = exactness.lowered(exactness.quantized(CASE, bits, digits("held-out").images), folder)
     with ThreadPoolExecutor(1) as pool:
         logits = exactness.reference(graph, digits("test").images, pool)
     graph = replace(graph, thresholds=exactness.thresholds(logits))

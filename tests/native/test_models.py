@@ -44,7 +44,7 @@ def assert_equal(found: Result, expected: Result) -> None:
     np.testing.assert_array_equal(found.exit, expected.exit)
     np.testing.assert_array_equal(found.label, expected.label)
     np.testing.assert_array_equal(found.bitops, expected.bitops)
-    np.testing.assert_allclose(found.confidence, expected.confidence, rtol=1e-6)
+    np.testing.assert_array_equal(found.confidence, expected.confidence)
 
 
 @pytest.mark.parametrize("index", range(len(MODELS)))

@@ -16,7 +16,7 @@ from coc_runtime import CocError, datasets
 
 DIGITS_SUMS = {
     "train": "97ee383f014707f9",
-    "calibration": "d250b40c4beed8d1",
+    "held-out": "d250b40c4beed8d1",
     "test": "3696eabc1e3cb2d8",
 }
 
@@ -46,7 +46,7 @@ def test_digits_splits_are_disjoint_complete_and_stratified() -> None:
     parts = {split: datasets.load("digits", split) for split in datasets.SPLITS}
     assert sum(len(part.labels) for part in parts.values()) == 1797
     assert len(parts["test"].labels) == pytest.approx(0.28 * 1797, rel=0.02)
-    assert len(parts["calibration"].labels) == pytest.approx(0.1 * 0.72 * 1797, rel=0.05)
+    assert len(parts["held-out"].labels) == pytest.approx(0.1 * 0.72 * 1797, rel=0.05)
     for part in parts.values():
         assert part.images.dtype == np.uint8 and part.labels.dtype == np.int64
         assert part.images.shape == (len(part.labels), 1, 8, 8)
@@ -83,7 +83,7 @@ def test_an_image_folder_gives_pixels_labels_and_disjoint_splits(tmp_path: Path,
     parts = {split: datasets.load(spec, split) for split in datasets.SPLITS}
     assert {split: len(part.labels) for split, part in parts.items()} == {
         "train": 36,
-        "calibration": 4,
+        "held-out": 4,
         "test": 8,
     }
     for split, part in parts.items():
@@ -91,8 +91,8 @@ def test_an_image_folder_gives_pixels_labels_and_disjoint_splits(tmp_path: Path,
         assert part.images.shape[1:] == (3, 4, 5) and part.images.dtype == np.uint8
         np.testing.assert_array_equal(part.images[:, 0, 0, 0], part.labels)
         assert set(part.images[:, 2, 0, 0]) == {split != "test"}
-    assert parts["calibration"].labels.tolist() == [0, 0, 1, 1]
-    assert not rows(parts["train"].images) & rows(parts["calibration"].images)
+    assert parts["held-out"].labels.tolist() == [0, 0, 1, 1]
+    assert not rows(parts["train"].images) & rows(parts["held-out"].images)
     first = np.asarray(Image.open(tmp_path / "pets" / test / "cat" / "000.png")).transpose(2, 0, 1)
     np.testing.assert_array_equal(parts["test"].images[0], first)
 
@@ -110,7 +110,7 @@ def held_out(labels: np.ndarray) -> np.ndarray:
     return datasets._Source("", labels, (), lambda at: (at, {})).held_out(None)
 
 
-def test_calibration_takes_at_most_5000_images() -> None:
+def test_the_held_out_split_takes_at_most_5000_images() -> None:
     labels = np.repeat(np.arange(10), 8000)
     mask = held_out(labels)
     assert np.bincount(labels[mask]).tolist() == [500] * 10
@@ -161,8 +161,8 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
     write(tmp_path / "train" / "a" / "0.png", np.zeros((2, 2), np.uint8))
     with pytest.raises(CocError, match="has no folder test or val"):
         datasets.load(spec, "test")
-    with pytest.raises(CocError, match="no images for the calibration split"):
-        datasets.load(spec, "calibration")
+    with pytest.raises(CocError, match="no images for the held-out split"):
+        datasets.load(spec, "held-out")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_unknown_specifications_are_refused_with_the_choices(spec: str) -> None:
 
 
 def test_unknown_splits_are_refused() -> None:
-    with pytest.raises(CocError, match="unknown split 'valid': choose one of train, calibration, test"):
+    with pytest.raises(CocError, match="unknown split 'valid': choose one of train, held-out, test"):
         datasets.load("digits", "valid")
 
 
@@ -215,7 +215,7 @@ def test_cifar10_comes_from_torchvision_channels_first(monkeypatch: pytest.Monke
     np.testing.assert_array_equal(test.images, whole.transpose(0, 3, 1, 2))
     assert (test.name, test.classes) == ("cifar10", ("plane", "car"))
     assert test.labels.tolist() == [0, 1] * 20
-    held_out, train = datasets.load("cifar10", "calibration"), datasets.load("cifar10", "train")
+    held_out, train = datasets.load("cifar10", "held-out"), datasets.load("cifar10", "train")
     assert (len(held_out.labels), len(train.labels)) == (4, 36)
     assert held_out.images[:, 0, 0, 0].all() and train.images[:, 0, 0, 0].all()
     with pytest.raises(CocError, match=r"cifar10: .*offline .*\(Error downloading\); offline/files missing"):
@@ -250,7 +250,7 @@ def test_cifar100_is_read_from_its_files_with_fine_labels(
     parts = {split: datasets.load(f"cifar100:{tmp_path}", split) for split in datasets.SPLITS}
     assert {split: len(part.labels) for split, part in parts.items()} == {
         "train": 36,
-        "calibration": 4,
+        "held-out": 4,
         "test": 10,
     }
     for part in parts.values():
@@ -259,7 +259,7 @@ def test_cifar100_is_read_from_its_files_with_fine_labels(
         np.testing.assert_array_equal(part.images[:, 0, 0, 0], part.labels)
     entry = pickle.loads((tmp_path / "cifar-100-python" / "test").read_bytes())
     np.testing.assert_array_equal(parts["test"].images.reshape(10, -1), entry["data"])
-    assert not rows(parts["train"].images) & rows(parts["calibration"].images)
+    assert not rows(parts["train"].images) & rows(parts["held-out"].images)
 
 
 def write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
@@ -286,7 +286,7 @@ def test_svhn_is_read_from_its_files_with_ten_meaning_zero(
     assert test.images.flags["C_CONTIGUOUS"] and test.labels.dtype == np.int64
     assert test.labels.tolist() == [(index + 1) % 10 for index in range(30)]
     assert (test.name, test.classes) == ("svhn", tuple("0123456789"))
-    held_out = datasets.load(f"svhn:{tmp_path}", "calibration")
+    held_out = datasets.load(f"svhn:{tmp_path}", "held-out")
     assert sorted(held_out.labels.tolist()) == list(range(10))
 
 
@@ -331,7 +331,7 @@ def test_cinic10_is_read_as_rgb_from_train_and_test(tmp_path: Path) -> None:
     assert all(part.images.shape == (10, 3, 32, 32) for part in parts.values())
     assert all(part.name == "cinic10" for part in parts.values())
     assert parts["test"].images[:, 0, 0, 0].tolist() == parts["test"].labels.tolist() == list(range(10))
-    seen = np.concatenate([parts["train"].images, parts["calibration"].images])
+    seen = np.concatenate([parts["train"].images, parts["held-out"].images])
     assert sorted(seen[:, 2, 3, 3].tolist()) == [*range(10), *range(100, 110)]
 
 
@@ -394,8 +394,8 @@ def test_another_share_of_the_training_images_is_held_out() -> None:
     more = {split: datasets.load("digits:held_out=0.4", split) for split in datasets.SPLITS}
     assert [len(more[split].labels) for split in datasets.SPLITS] == [785, 515, 497]
     np.testing.assert_array_equal(more["test"].images, usual["test"].images)
-    assert rows(usual["calibration"].images) <= rows(more["calibration"].images)
-    assert more["calibration"].name == "digits:held_out=0.4"
+    assert rows(usual["held-out"].images) <= rows(more["held-out"].images)
+    assert more["held-out"].name == "digits:held_out=0.4"
     turned = [len(datasets.load("rotated-digits:held_out=.3", split).labels) for split in datasets.SPLITS]
     assert turned == [2745, 1155, 1491]
 
@@ -403,11 +403,11 @@ def test_another_share_of_the_training_images_is_held_out() -> None:
 def test_test_images_are_held_out_where_nothing_may_be_trained_on_them() -> None:
     usual = {split: datasets.load("digits", split) for split in datasets.SPLITS}
     cut = {split: datasets.load("digits:held_out_of_test=0.5", split) for split in datasets.SPLITS}
-    assert len(cut["train"].labels) == len(usual["train"].labels) + len(usual["calibration"].labels)
-    test, held_out = rows(cut["test"].images), rows(cut["calibration"].images)
+    assert len(cut["train"].labels) == len(usual["train"].labels) + len(usual["held-out"].labels)
+    test, held_out = rows(cut["test"].images), rows(cut["held-out"].images)
     assert not test & held_out and test | held_out == rows(usual["test"].images)
-    assert abs(len(cut["test"].labels) - len(cut["calibration"].labels)) <= 10
-    assert len(np.unique(cut["calibration"].labels)) == 10
+    assert abs(len(cut["test"].labels) - len(cut["held-out"].labels)) <= 10
+    assert len(np.unique(cut["held-out"].labels)) == 10
 
 
 @pytest.mark.parametrize("share", ["0", "1", "1.5", "half", "", "-0.2", "0.0"])

@@ -145,9 +145,9 @@ def test_events_are_summed_per_run_and_operator() -> None:
 
 def test_what_recording_takes_is_taken_off_alike() -> None:
     times, counts = np.array([10.0, 6.0, 0.0, 4.0]), np.array([1.0, 1.0, 0.0, 2.0])
-    assert ortprofile.calibrate(times, counts, 12.0).tolist() == [8.0, 4.0, 0.0, 0.0]
-    assert ortprofile.calibrate(times, counts, 30.0).tolist() == [10.0, 6.0, 0.0, 14.0]
-    assert ortprofile.calibrate(times, counts, 0.5).min() >= 0
+    assert ortprofile.fit(times, counts, 12.0).tolist() == [8.0, 4.0, 0.0, 0.0]
+    assert ortprofile.fit(times, counts, 30.0).tolist() == [10.0, 6.0, 0.0, 14.0]
+    assert ortprofile.fit(times, counts, 0.5).min() >= 0
     assert times.tolist() == [10.0, 6.0, 0.0, 4.0]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coc_runtime import promise, thresholds
-from coc_runtime.arithmetic import Task, confidence, exits_taken
+from coc_runtime.arithmetic import Task, confidence, confidence_error, exits_taken
 from coc_runtime.promise import Kept, Promise
 
 COSTS = (1.0, 2.0, 4.0)
@@ -147,7 +147,17 @@ def test_thresholds_keep_clear_of_confidences_and_are_float32() -> None:
     kept = promise.choose(logits, labels, COSTS, Promise(5.0, 0.9))
     for k, limit in enumerate(kept.thresholds):
         assert limit == float(np.float32(limit))
-        assert np.abs(confidence(logits[k]).astype(np.float64) - limit).min() >= 4e-7
+        assert np.abs(confidence(logits[k]).astype(np.float64) - limit).min() >= 1.9 * confidence_error(5)
+
+
+def test_the_more_classes_the_further_thresholds_keep_clear() -> None:
+    rng = np.random.default_rng(9)
+    logits = rng.normal(0, 2, (2, 400, 1000)).astype(np.float32)
+    sure = np.sort(confidence(logits[0]).astype(np.float64))
+    kept = [limits[0] for limits in promise.path(logits, logits, Task.CLASSIFICATION) if limits[0] <= 1]
+    assert np.diff(sure).min() < confidence_error(1000) and kept
+    for limit in kept:
+        assert np.abs(sure - limit).min() >= 1.9 * confidence_error(1000)
 
 
 def test_a_measured_mean_is_covered_by_the_square_root_of_two() -> None:

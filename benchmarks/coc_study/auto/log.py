@@ -30,8 +30,8 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class Trial:
     """One setting. key: of the chain's last stage. ran: stages that it needed, the original included. epochs:
-    of those that no trial before it had needed. points: the frontier on the held-out images. chosen: the
-    point that serves the goal best."""
+    of those that no trial before it had needed. points: the frontier on the held-out images, and
+    the chosen point. chosen: the point that serves the goal best."""
 
     number: int
     settings: Mapping[str, Any]

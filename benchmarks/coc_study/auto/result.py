@@ -45,7 +45,7 @@ def write(out: Path, space: Space, found: Found, store: Store, data: chain.Data)
     draw(out, found)
     run_report.write(out, final, best.history)
     chain_part = (out / REPORT).read_text(encoding="utf-8")
-    files.write_text(out / REPORT, f"{chain_part}\n{markdown(found, rows, len(data.calibration.labels))}")
+    files.write_text(out / REPORT, f"{chain_part}\n{markdown(found, rows, len(data.held_out.labels))}")
     return {"ended": found.why, "met": bool(found.best.chosen and found.best.chosen.met), "compared": rows}
 
 

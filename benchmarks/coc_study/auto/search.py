@@ -200,7 +200,7 @@ class Search:
         found = self._run(chosen, 1)
         self.original_bitops = found.measured.original_bitops
         model = self.store.stage(path[0].key).model
-        self.original_right = goals.answers(model, self.data.calibration)
+        self.original_right = goals.answers(model, self.data.held_out)
         accuracy = 100 * float(self.original_right.mean())
         self.goal = Goal(self.wanted.kind, self.wanted.amount, accuracy)
         self.show(f"original: held-out {accuracy:.2f} %; {len(self.original_right)} held-out images")
@@ -224,14 +224,15 @@ class Search:
             found = self._run(chosen, stages)
             limits = [point.thresholds for point in found.measured.points]
             points = goals.measure(
-                found.model, limits, self.original_bitops, self.original_right, self.data.calibration
+                found.model, limits, self.original_bitops, self.original_right, self.data.held_out
             )
             most_accurate = max(point.accuracy for point in points)
             if not first and stages < len(path) - 1 and self.goal.has_lost(most_accurate, self._best):
                 why = f"held-out {most_accurate:.2f} % after {chosen.chain[:stages]}"
                 return Trial(0, settings, key, State.STOPPED, why, stages + 1)
-        shown, chosen_point = tuple(frontier(points)), self.goal.choose(points)
-        return Trial(0, settings, key, State.DONE, "", len(path), 0, shown, chosen_point)
+        choice = self.goal.choose(points)
+        shown = tuple(frontier_with(choice.point, points))
+        return Trial(0, settings, key, State.DONE, "", len(path), 0, shown, choice)
 
     def _pay(self, ran: Sequence[Node]) -> int:
         """Charge a trial for those of its stages that no trial before it asked for: their epochs."""
@@ -248,7 +249,7 @@ class Search:
         assert self.goal is not None
         return {
             "original": {"held_out_accuracy": self.goal.original, "bitops": self.original_bitops},
-            "held_out_images": len(self.data.calibration.labels),
+            "held_out_images": len(self.data.held_out.labels),
             "budget_epochs": self.wanted.budget,
             "epochs": self.spent,
             "best": self.best.number if self.best else None,
@@ -277,6 +278,12 @@ def frontier(points: Sequence[Point]) -> list[Point]:
         if not kept or point.accuracy > kept[-1].accuracy:
             kept.append(point)
     return kept
+
+
+def frontier_with(chosen: Point, points: Sequence[Point]) -> list[Point]:
+    """The frontier and the chosen point, which lies behind it where its smaller standard error decided."""
+    kept = {*frontier(points), chosen}
+    return sorted(kept, key=lambda point: (-point.bitops_cr, point.accuracy))
 
 
 def _most_ratio(chosen: Recipe, data: chain.Data, original_bitops: int) -> float | None:

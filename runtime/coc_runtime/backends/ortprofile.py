@@ -54,7 +54,7 @@ def operator_times(graph: Graph, runs: Sequence[Feeds], create: Callable[[str | 
             events = json.loads(Path(profiled.end_profiling()).read_text())
         found += sum_events(events, names, operators)[1:]
     times, counts = (np.array([run[part] for run in found], float) for part in (0, 1))
-    return calibrate(middle(times), counts.mean(axis=0), float(middle(np.array(wholes))))
+    return fit(middle(times), counts.mean(axis=0), float(middle(np.array(wholes))))
 
 
 def operator_names(graph: Graph) -> dict[str, int]:
@@ -88,7 +88,7 @@ def sum_events(
     return runs
 
 
-def calibrate(times: np.ndarray, counts: np.ndarray, whole: float) -> np.ndarray:
+def fit(times: np.ndarray, counts: np.ndarray, whole: float) -> np.ndarray:
     """Times whose sum is `whole`, that of a run without profile, in microseconds: what recording `counts`
     events took is taken off, and what no event accounts for is everything else."""
     excess = max(float(times.sum()) - whole, 0.0)

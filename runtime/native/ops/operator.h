@@ -12,10 +12,6 @@
 #include "parameters.h"
 #include "pool.h"
 
-#include <float.h>
-
-_Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must be single precision: use -msse2 -mfpmath=sse");
-
 /* Fields of a row that not every operator has, in groups. */
 enum { COC_WEIGHTS = 1, COC_WINDOW = 2, COC_GROUPS = 4 };
 

@@ -1,4 +1,4 @@
-"""Thresholds from a budget: what keeps a promise, or the frontier of the calibration split, latency as it
+"""Thresholds from a budget: what keeps a promise, or the frontier of the held-out images, latency as it
 is measured here."""
 
 import tempfile
@@ -19,7 +19,7 @@ from coc_runtime.thresholds import Frontier
 
 from . import latency, parity
 from .latency import Timing
-from .options import Budget, BudgetKind, Calibration
+from .options import Budget, BudgetKind, Choosing
 
 CHOOSING = 0.5
 """Share of the images whose labels choose the frontier; those of the others bound what its points lose."""
@@ -28,7 +28,7 @@ POINTS = 25
 
 
 @dataclass(frozen=True, eq=False)
-class Calibrated:
+class Chosen:
     """Thresholds, and for each artifact what the report says about them."""
 
     thresholds: tuple[float, ...]
@@ -39,7 +39,7 @@ class Calibrated:
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """A model on the calibration images."""
+    """A model on the held-out images."""
 
     graph: Graph
     data: Dataset
@@ -77,13 +77,11 @@ class _Held:
         return 100 * (now[1] / before[1] - 1) if before[1] else 0.0
 
 
-def calibrate(
-    graph: Graph, files: Sequence[tuple[str, bytes]], data: Dataset, wanted: Calibration
-) -> Calibrated:
+def choose(graph: Graph, files: Sequence[tuple[str, bytes]], data: Dataset, wanted: Choosing) -> Chosen:
     """Choose thresholds for a model within a budget.
 
     files: (name, content) of its artifacts, with any thresholds; latency is that of each of them, and where
-    it is the budget, all must keep it. data: the calibration split. Raises CocError where the budget cannot
+    it is the budget, all must keep it. data: the held-out images. Raises CocError where the budget cannot
     be met, with what is reachable.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +110,7 @@ def calibrate(
         guarantee = {"confidence": wanted.confidence, "images": len(bounding), "bound": bound}
     sections = tuple(_section(held, frontier, limits, wanted.budget, timing) for timing in timings)
     told = None if kept is None else kept.line()
-    return Calibrated(limits, tuple({**section, "guarantee": guarantee} for section in sections), told)
+    return Chosen(limits, tuple({**section, "guarantee": guarantee} for section in sections), told)
 
 
 def _within(held: _Held, frontier: Frontier, budget: Budget, timings: Sequence[Timing]) -> tuple[float, ...]:
@@ -136,7 +134,7 @@ def _within(held: _Held, frontier: Frontier, budget: Budget, timings: Sequence[T
 def _section(
     held: _Held, frontier: Frontier, limits: Sequence[float], budget: Budget, timing: Timing
 ) -> dict[str, Any]:
-    """The calibration section of a report, but for what it guarantees."""
+    """The `threshold_choice` of a report, but for what it guarantees."""
 
     def at(index: int | None) -> dict[str, Any] | None:
         return None if index is None else held.point(frontier.thresholds[index].tolist(), timing)
@@ -146,7 +144,7 @@ def _section(
     early = len(held.graph.segments) - 1
     return {
         "data": held.data.name,
-        "split": "calibration",
+        "split": "held-out",
         "images": len(held.data.labels),
         **parity.image_digests(held.data.images, held.data.labels),
         "budget": {"option": budget.kind.value, "text": budget.text, "value": budget.value},

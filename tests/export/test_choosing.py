@@ -1,4 +1,4 @@
-"""coc-export --calibrate and --thresholds: the budget holds on the held-out images, the report says how."""
+"""coc-export --choose-on and --thresholds: the budget holds on the held-out images, the report says how."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coc_export import calibrate, latency
+from coc_export import choosing, latency
 from coc_export.cli import main
 from coc_export.export_report import report_path
 from coc_export.latency import Timing
@@ -33,8 +33,8 @@ def report(out: Path) -> dict[str, Any]:
 
 
 def run(out: Path) -> tuple[float, float, list[float]]:
-    """Accuracy and mean BitOps on the calibration split, and the thresholds in the file."""
-    data, session = digits("calibration"), Session(out)
+    """Accuracy and mean BitOps on the held-out images, and the thresholds in the file."""
+    data, session = digits("held-out"), Session(out)
     result = session.run(data.images)
     return quality.accuracy(result.logits, data.labels), result.bitops.mean(), list(session.info.thresholds)
 
@@ -44,19 +44,19 @@ def test_max_drop_is_kept_on_the_held_out_images_with_fewer_bitops(
     name: str, exported: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / name
-    arguments = [str(exported / "m.coc"), "--out", str(out), "--calibrate", "digits", "--max-drop", "6"]
+    arguments = [str(exported / "m.coc"), "--out", str(out), "--choose-on", "digits", "--max-drop", "6"]
     assert main([*arguments, "--images", "5"]) == 0
     accuracy, bitops, stored = run(out)
-    section = report(out)["calibration"]
-    last = Session(out, thresholds=[2.0, 2.0]).run(digits("calibration").images)
-    best = quality.accuracy(last.logits, digits("calibration").labels)
+    section = report(out)["threshold_choice"]
+    last = Session(out, thresholds=[2.0, 2.0]).run(digits("held-out").images)
+    best = quality.accuracy(last.logits, digits("held-out").labels)
     assert accuracy >= best - 6 and bitops < last.bitops.mean()
     choice = section["choice"]
     assert choice["accuracy"] == pytest.approx(accuracy)
     assert choice["bitops"]["mean"] == pytest.approx(bitops)
     assert choice["thresholds"] == stored == report(out)["thresholds"]
     assert section["last_exit"]["accuracy"] == pytest.approx(best)
-    assert section["images"] == len(digits("calibration").labels) and section["split"] == "calibration"
+    assert section["images"] == len(digits("held-out").labels) and section["split"] == "held-out"
     assert section["budget"] == {"option": "--max-drop", "text": "6", "value": 6.0}
     assert section["cpu"] and section["backend"].split()[0] in ("native", "onnxruntime", "reference")
 
@@ -68,25 +68,25 @@ def test_bitops_are_kept_and_buy_accuracy(
     found = []
     for limit in (spent[0] * 1.05, (spent[0] + spent[2]) / 2, spent[2]):
         out = tmp_path / "o.coc"
-        arguments = [str(exported / "m.coc"), "--out", str(out), "--calibrate", "digits"]
+        arguments = [str(exported / "m.coc"), "--out", str(out), "--choose-on", "digits"]
         assert main([*arguments, "--bitops", f"{limit:.1f}", "--images", "5"]) == 0
         accuracy, bitops, _ = run(out)
         assert bitops <= limit
         found.append(accuracy)
     assert found[0] < found[2]
-    assert "calibrated on 126 held-out images of digits: --bitops " in capsys.readouterr().out
+    assert "thresholds chosen on 126 held-out images of digits: --bitops " in capsys.readouterr().out
 
 
 def test_the_test_split_is_never_read_for_thresholds(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [str(exported / "m.coc"), "--calibrate", "digits", "--max-drop", "6", "--images", "5"]
+    arguments = [str(exported / "m.coc"), "--choose-on", "digits", "--max-drop", "6", "--images", "5"]
     assert main([*arguments, "--out", str(tmp_path / "a.coc")]) == 0
     load = datasets.load
 
     def spoiled(spec: str, split: str) -> datasets.Dataset:
         data = load(spec, split)
-        if split == "calibration":
+        if split == "held-out":
             return data
         return datasets.Dataset(data.name, 255 - data.images, data.labels[::-1], data.classes)
 
@@ -99,9 +99,9 @@ def test_neighbours_are_cheaper_and_dearer_and_lose_more_and_less(exported: Path
     out = tmp_path / "o.coc"
     spent = Session(exported / "m.coc").info.exit_bitops
     limit = (spent[0] + spent[2]) / 2
-    arguments = [str(exported / "m.coc"), "--out", str(out), "--calibrate", "digits"]
+    arguments = [str(exported / "m.coc"), "--out", str(out), "--choose-on", "digits"]
     assert main([*arguments, "--bitops", str(limit), "--images", "5"]) == 0
-    section = report(out)["calibration"]
+    section = report(out)["threshold_choice"]
     costs = [section[name]["bitops"]["mean"] for name in ("cheaper", "choice", "dearer")]
     assert costs == sorted(costs) and costs[0] < costs[1] < costs[2]
     for point in (section["choice"], *section["frontier"]):
@@ -110,7 +110,7 @@ def test_neighbours_are_cheaper_and_dearer_and_lose_more_and_less(exported: Path
         assert ops["p50"] <= ops["p99"] <= ops["worst"] == spent[2]
         assert sum(point["exit_share"]) == pytest.approx(1)
     frontier = [point["bitops"]["mean"] for point in section["frontier"]]
-    assert frontier == sorted(frontier) and 2 < len(frontier) <= calibrate.POINTS
+    assert frontier == sorted(frontier) and 2 < len(frontier) <= choosing.POINTS
 
 
 def slow(path: Path, images: np.ndarray) -> Timing:
@@ -132,11 +132,11 @@ def test_every_artifact_keeps_the_mean_latency(
 ) -> None:
     monkeypatch.setattr(latency, "measure", slow)
     outs = [word for name in names for word in ("--out", str(tmp_path / name))]
-    arguments = [str(exported / "m.coc"), *outs, "--calibrate", "digits", "--images", "5"]
+    arguments = [str(exported / "m.coc"), *outs, "--choose-on", "digits", "--images", "5"]
     assert main([*arguments, "--max-latency", f"{allowed_ms}ms"]) == 0
     limits = set()
     for name in names:
-        section = report(tmp_path / name)["calibration"]
+        section = report(tmp_path / name)["threshold_choice"]
         choice = section["choice"]
         factor = 2 if name.endswith(".onnx") else 1
         expected = sum(1000 * factor * (k + 1) * share for k, share in enumerate(choice["exit_share"]))
@@ -149,7 +149,7 @@ def test_every_artifact_keeps_the_mean_latency(
 
 def test_latency_is_measured_at_every_exit_it_is_forced_to(exported: Path) -> None:
     for name in ("m.onnx", "m.coc"):
-        timing = latency.measure(exported / name, digits("calibration").images)
+        timing = latency.measure(exported / name, digits("held-out").images)
         assert len(timing.samples) == 3 and all(len(sample) >= latency.FEWEST for sample in timing.samples)
         assert all((sample > 0).all() for sample in timing.samples)
 
@@ -192,7 +192,7 @@ def test_either_file_is_made_from_the_other_byte_for_byte(name: str, exported: P
         assert (tmp_path / made).read_bytes() == (exported / made).read_bytes()
 
 
-def test_an_artifact_is_recalibrated_in_place(exported: Path, tmp_path: Path) -> None:
+def test_an_artifact_has_its_thresholds_chosen_anew_in_place(exported: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.coc"
     shutil.copy(exported / "m.coc", path)
     assert main([str(path), "--out", str(path), "--thresholds", "0.75,0.5", "--images", "5"]) == 0
@@ -202,7 +202,7 @@ def test_an_artifact_is_recalibrated_in_place(exported: Path, tmp_path: Path) ->
 def test_the_choice_is_that_of_the_chain(exported: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
     """The E stage and coc-export search alike: the recipe's max_drop gives the recipe's thresholds."""
     out = tmp_path / "o.coc"
-    arguments = [str(exported / "m.coc"), "--out", str(out), "--calibrate", "digits", "--max-drop", "5"]
+    arguments = [str(exported / "m.coc"), "--out", str(out), "--choose-on", "digits", "--max-drop", "5"]
     assert main([*arguments, "--images", "5"]) == 0
     assert out.read_bytes() == (exported / "m.coc").read_bytes()
     last = json.loads((tiny_run.out / "history.json").read_text())[-1]
@@ -210,6 +210,6 @@ def test_the_choice_is_that_of_the_chain(exported: Path, tiny_run: TinyRun, tmp_
 
 
 def test_the_deepest_exit_is_the_first_that_lets_everything_go() -> None:
-    assert calibrate._deepest((0.5, 0.0), Task.CLASSIFICATION) == 1
-    assert calibrate._deepest((0.5, 2.0), Task.CLASSIFICATION) == 2
-    assert calibrate._deepest((0.0, 0.0), Task.REGRESSION) == 2
+    assert choosing._deepest((0.5, 0.0), Task.CLASSIFICATION) == 1
+    assert choosing._deepest((0.5, 2.0), Task.CLASSIFICATION) == 2
+    assert choosing._deepest((0.0, 0.0), Task.REGRESSION) == 2
