@@ -1,7 +1,7 @@
 """Which networks of files of factories are traced, compute the same then, and can be quantized.
 
     python benchmarks/scripts/networks.py nets.py --json networks.json
-    python benchmarks/scripts/networks.py nets.py --only resnet18 densenet121
+    python benchmarks/scripts/networks.py nets.py --only resnet18 --json networks.json   # this one anew
 
 A file has a tuple or list NAMES of functions that build networks, `model = "nets.py:resnet18"` of a recipe.
 A network counts as traced if outputs and gradients are the same in evaluation and training mode, on random
@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx
@@ -124,6 +125,12 @@ def apart(path: Path, name: str, options: argparse.Namespace) -> Outcome:
     return Outcome(**json.loads(ended.stdout.splitlines()[-1]))
 
 
+def replaced(before: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
+    """Earlier rows of every file with those of the same name replaced."""
+    new = {(file, row["name"]): row for file, group in rows.items() for row in group}
+    return {file: [new.get((file, row["name"]), row) for row in group] for file, group in before.items()}
+
+
 def line(outcome: Outcome) -> str:
     said = outcome.refused or outcome.differs or outcome.unquantized
     said = said or " ".join(f"{kind}:{number}" for kind, number in outcome.kinds.items())
@@ -158,6 +165,8 @@ def main() -> int:
     print(f"{len(every)} networks: {', '.join(f'{n} {state}' for state, n in states.items())}")
     if options.json:
         rows = {name: [asdict(outcome) for outcome in group] for name, group in outcomes.items()}
+        if options.only and options.json.is_file():
+            rows = replaced(json.loads(options.json.read_text())["networks"], rows)
         files.write_json(options.json, {"environment": environment(), "networks": rows})
     return 1 if states["differs"] else 0
 
