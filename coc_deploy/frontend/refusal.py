@@ -104,7 +104,8 @@ def unquantized(node: fx.Node, module: nn.Module | None, what: str = "", advice:
     function = getattr(module, "function", "")
     kind = place.kind if place.leaf and node.target == place.name else ""
     kind = what or kind or function or (type(module).__name__ if module else _name(node))
-    name = str(node.target) if node.op == "call_module" else place.name or node.name
+    own = node.op == "call_module" and str(node.target).startswith(place.name)
+    name = str(node.target) if own else place.name or node.name
     if not advice and (function in SMOOTH or kind == "PReLU"):
         advice = "it has no integer form here, use ReLU or ReLU6 instead"
     rest = f": {advice}" if advice else f"; supported: {SUPPORTED}"
