@@ -105,6 +105,13 @@ def _constant(draft: Draft, node: fx.Node) -> Scale | Shift | None:
     return module if isinstance(module, Scale | Shift) and not module.learned else None
 
 
+def number(draft: Draft, node: fx.Node) -> float | None:
+    """What a node multiplies every value with, if it does nothing else."""
+    module = _constant(draft, node)
+    one = isinstance(module, Scale) and module.constant.numel() == 1
+    return float(value_of(module)) if module is not None and one else None
+
+
 def value_of(module: Scale | Shift) -> Tensor:
     return module.constant.detach().double()
 

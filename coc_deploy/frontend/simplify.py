@@ -1,6 +1,9 @@
 """Passes that leave what a canonical body computes: constants become part of layers, activations go in front
 of pooling, logits come from a linear layer where that is possible."""
 
+import operator
+
+import torch
 from torch import fx, nn
 
 from coc_runtime.errors import CocError
@@ -12,7 +15,14 @@ from .refusal import Place, refuse
 
 def run(draft: Draft) -> None:
     """All passes, in place."""
-    forwards = (constants.thaw, drop_softmax, constants.merge, constants.fold_behind, linear_logits)
+    forwards = (
+        constants.thaw,
+        drop_softmax,
+        constants.merge,
+        constants.fold_behind,
+        linear_logits,
+        sum_of_logits,
+    )
     for simplify in forwards:
         for node in list(draft.graph.nodes):
             if not node._erased:
@@ -67,6 +77,40 @@ def linear_logits(draft: Draft, node: fx.Node) -> None:
         behind.meta["size"] = (channels,) if behind is last else (channels, 1, 1)
     node.meta["size"] = (conv.out_channels,)
     draft.moved |= {last: node} | ({first: node} if pooled else {})
+
+
+def sum_of_logits(draft: Draft, node: fx.Node) -> None:
+    """The sum or mean of two linear layers' logits, as of heads that were distilled, is one linear layer of
+    what both read."""
+    if node.target is not operator.add or len(node.all_input_nodes) != 2:
+        return
+    heads = node.all_input_nodes
+    layers = [draft.module(head) for head in heads]
+    scale = draft.sole_user(node)
+    factor = constants.number(draft, scale) if scale is not None else None
+    last = scale if factor is not None and scale is not None else node
+    alone = all(draft.sole_user(head) is node for head in heads)
+    first, second = layers
+    if not alone or not draft.is_last(last) or not isinstance(first, nn.Linear):
+        return
+    if not isinstance(second, nn.Linear) or first.out_features != second.out_features:
+        return
+    biases = [layer.bias.detach() for layer in (first, second) if layer.bias is not None]
+    features = first.in_features + second.in_features
+    joined = nn.Linear(features, first.out_features, bool(biases), device="meta")
+    weight = torch.cat([first.weight.detach(), second.weight.detach()], 1)
+    joined.weight = nn.Parameter(weight * (factor or 1.0))
+    if biases:
+        joined.bias = nn.Parameter(torch.stack(biases).sum(0) * (factor or 1.0))
+    with draft.graph.inserting_before(node):
+        inputs = [draft.source(head) for head in heads]
+        both = draft.graph.create_node("call_function", torch.cat, (inputs, 1), name="cat")
+    both.meta.update(node.meta, size=(features,))
+    new = draft.insert_behind(both, joined, f"{node.name}_linear", node.meta["size"])
+    last.replace_all_uses_with(new)
+    draft.moved |= dict.fromkeys({node, last}, new)
+    for gone in dict.fromkeys([last, node, *heads]):
+        draft.graph.erase_node(gone)
 
 
 def activation_first(draft: Draft, node: fx.Node) -> None:

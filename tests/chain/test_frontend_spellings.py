@@ -523,6 +523,30 @@ def test_logits_of_a_convolution_come_from_a_linear_layer_where_that_is_the_same
     assert "fc.weight" in found.body.state_dict()
 
 
+class Heads(Net):
+    """Two heads, each with a batch-norm of its own, as networks distilled from two teachers have."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.norms = nn.ModuleList([nn.BatchNorm1d(8), nn.BatchNorm1d(8)])
+        self.heads = nn.ModuleList([nn.Linear(8, 5, way != "no bias"), nn.Linear(8, 5)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).mean((2, 3))
+        a, b = (head(norm(x)) for norm, head in zip(self.norms, self.heads, strict=True))
+        if self.way == "first once more":
+            return a + b + a
+        return a + b if self.way == "sum" else (a + b) / 2
+
+
+@pytest.mark.parametrize("way", ["sum", "mean", "no bias", "first once more"])
+def test_the_mean_of_two_heads_is_one_linear_layer(way: str) -> None:
+    found = count(same(Heads(way)))
+    apart = way == "first once more"
+    assert (found["Linear"], found["cat"], found["add"]) == ((2, 0, 2) if apart else (1, 1, 0))
+
+
 def test_modules_say_what_they_are() -> None:
     assert (
         repr(Activation("elu", (1, 1, 2))) == "Activation(elu, 1, 1, 2)"
