@@ -16,7 +16,7 @@ from .kinds import KINDS, arguments
 from .tracing import Traced
 
 LARGEST = 255
-"""Of windows, steps and padding in a file."""
+"""Windows, steps and padding in a file are at most this large."""
 
 
 def describe(traced: Traced) -> dict[str, Any]:

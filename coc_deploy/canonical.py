@@ -318,7 +318,7 @@ class _Canonical:
     _add_ = _add
 
     def _softmax(self, node: fx.Node) -> None:
-        """At the end it changes neither the class nor, once more inside the loss, the gradient."""
+        """Leave out a softmax at the end: it changes neither the class nor, inside the loss, the gradient."""
         if any(user.op != "output" for user in node.users):
             raise refuse(where(node), "softmax inside the network")
         self._same(node)

@@ -25,7 +25,7 @@ from .tracing import Traced
 
 HEAD_KINDS = ("conv", "linear")
 MOST_IMAGES = 500
-"""Of a pass."""
+"""A pass takes at most so many images."""
 
 
 @dataclass(frozen=True)

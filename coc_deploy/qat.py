@@ -116,7 +116,7 @@ class QConv(nn.Module):
         return dorefa(self.weight, self.weight_bits, self.per_layer)
 
     def integers(self) -> np.ndarray:
-        """Of the weights, int32 [O, I, KH, KW], before the signs of batch-norm."""
+        """The weights as integers, int32 [O, I, KH, KW], before the signs of batch-norm."""
         return self._quantize()[0].cpu().numpy().astype(np.int32)
 
     @torch.no_grad()
@@ -265,7 +265,7 @@ class QLinear(nn.Module):
         return Encoding.SYMMETRIC if self.weight_bits == 8 else Encoding.ODD
 
     def integers(self) -> np.ndarray:
-        """Of the weights, int32 [O, I]."""
+        """The weights as integers, int32 [O, I]."""
         return self.fold()[0]
 
     @torch.no_grad()

@@ -234,7 +234,7 @@ class _Rewriter:
     # Types
 
     def _output(self, relu: fx.Node | None) -> ActQuant:
-        """Behind a ReLU the chain's activation bits; signed values 8 bits."""
+        """The quantizer of an output: the chain's activation bits behind a ReLU, 8 bits for signed values."""
         if relu is None:
             return ActQuant(8, signed=True, percentile=self.spec.percentile, learned=self.spec.learned)
         return self._unsigned(6.0 if isinstance(self._module(relu), nn.ReLU6) else None)

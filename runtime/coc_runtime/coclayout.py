@@ -31,7 +31,7 @@ VERSION = 1
 CHECKED_FROM = 16
 """The checksum covers the bytes from here to the end of the file."""
 LARGEST_THRESHOLD = {Task.CLASSIFICATION: MAX_CONFIDENCE, Task.REGRESSION: MAX_TOLERANCE}
-"""Of confidences (above 1 an image never leaves), and of tolerances."""
+"""The largest threshold of confidences (above 1 an image never leaves), and of tolerances."""
 
 TASKS = (Task.CLASSIFICATION, Task.REGRESSION)
 SEGMENT = struct.Struct("<4H")

@@ -63,7 +63,7 @@ class Graph:
 
     @property
     def classes(self) -> int:
-        """Of a regression: how many numbers it gives."""
+        """How many classes the model tells apart; of a regression how many numbers it gives."""
         return self.tensors[self.segments[-1].logits].shape[0]
 
 

@@ -66,7 +66,7 @@ class Op(ABC):
     ONNX: ClassVar[frozenset[str]]
     """Types of the nodes that stand for it in an ONNX file."""
     ONNX_WINDOWS: ClassVar[frozenset[str]] = frozenset()
-    """Those of them whose attributes must be `onnx_window`'s."""
+    """The types of ONNX nodes among them whose attributes must be `onnx_window`'s."""
 
     if TYPE_CHECKING:
 
