@@ -91,6 +91,8 @@ def start(recipe: Recipe, data: Data) -> Start:
         return _given(given, (channels, height, width), classes, recipe.task)
     torch.manual_seed(recipe.seed)
     network = distill.build(recipe.original, channels, classes, (height, width))
+    for note in network.notes:
+        tqdm.write(f"  {network.arch.name}: {note}")
     layers = _flat(segment_layers(network))
     return Start(network, cost.bitops(layers), cost.stored_bits(layers))
 

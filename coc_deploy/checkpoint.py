@@ -24,8 +24,9 @@ from .network import ExitSpec, Network, exit_logits, resize
 from .rewriting import QuantSpec
 
 FORMAT = "coc-deploy model"
-VERSION = 2
-"""Version 1 held no body: its networks are CIFAR ResNets, which their architecture builds."""
+VERSION = 3
+"""Version 1 held no body: its networks are CIFAR ResNets, which their architecture builds. Version 2 knew
+fewer kinds of modules."""
 
 
 MOST_VALUES = 1 << 26
@@ -99,7 +100,7 @@ def load(path: Path) -> Checkpoint:
         raise CocError(f"{path}: not a coc-deploy model (torch cannot read it as plain data)") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise CocError(f"{path}: not a coc-deploy model; use a model.pt that coc-compress wrote")
-    if data.get("version") not in (1, VERSION):
+    if data.get("version") not in range(1, VERSION + 1):
         raise CocError(f"{path}: format version {data.get('version')}, this coc-deploy reads {VERSION}")
     try:
         network, meta = _rebuild(data), data["meta"]

@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from coc_runtime.cost import FLOAT_BITS, LayerCost
 
+from .frontend.modules import Scale, Shift
 from .network import Network, evaluating
 from .qat import QConv, QLinear
 
@@ -33,6 +34,10 @@ def segment_layers(network: Network) -> list[list[LayerCost]]:
     return segments
 
 
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+"""Float layers; what a batch-norm behind one stores is counted with it."""
+
+
 class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, prefix: str, values: dict[str, torch.Tensor]) -> None:
         super().__init__(module, garbage_collect_values=False)
@@ -52,7 +57,7 @@ class _Recorder(fx.Interpreter):
         count = next((COSTS[kind] for kind in type(module).__mro__ if kind in COSTS), None)
         return None if count is None else count(self, name, node, module, result)
 
-    def beside(self, node: fx.Node, module: nn.Conv2d | nn.Linear) -> int:
+    def beside(self, node: fx.Node, module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> int:
         """Numbers stored beside a float layer's weights: its bias and the batch-norms that read it."""
         norms = [self.layers.get(str(user.target)) for user in node.users]
         own = 0 if module.bias is None else module.bias.numel()
@@ -78,6 +83,23 @@ def _conv(at: _Recorder, name: str, node: fx.Node, conv: nn.Conv2d, result: torc
     return LayerCost(name, weights * pixels, weights, FLOAT_BITS, FLOAT_BITS, at.beside(node, conv))
 
 
+def _conv_transpose(
+    at: _Recorder, name: str, node: fx.Node, conv: nn.ConvTranspose2d, result: torch.Tensor
+) -> LayerCost:
+    """Every weight is multiplied with every pixel that comes in."""
+    source = at.values[node.all_input_nodes[0].name]
+    weights, pixels = conv.weight.numel(), source.shape[2] * source.shape[3]
+    return LayerCost(name, weights * pixels, weights, FLOAT_BITS, FLOAT_BITS, at.beside(node, conv))
+
+
+def _constant(
+    at: _Recorder, name: str, node: fx.Node, module: nn.PReLU | Scale | Shift, result: torch.Tensor
+) -> LayerCost:
+    """Slopes and constants are stored, but cost nothing."""
+    own = module.weight.numel() if isinstance(module, nn.PReLU) else module.constant.numel()
+    return LayerCost(name, 0, 0, FLOAT_BITS, FLOAT_BITS, own)
+
+
 def _linear(at: _Recorder, name: str, node: fx.Node, linear: nn.Linear, result: torch.Tensor) -> LayerCost:
     weights = linear.weight.numel()
     return LayerCost(name, weights, weights, FLOAT_BITS, FLOAT_BITS, at.beside(node, linear))
@@ -88,7 +110,7 @@ def _norm(
 ) -> LayerCost | None:
     """Batch-norm on its own is stored, but costs nothing; behind a layer it is stored with that."""
     before = at.layers.get(str(node.all_input_nodes[0].target))
-    if isinstance(before, nn.Conv2d | nn.Linear):
+    if isinstance(before, LAYERS):
         return None
     return LayerCost(name, 0, 0, FLOAT_BITS, FLOAT_BITS, 2 * norm.num_features)
 
@@ -97,9 +119,13 @@ COSTS: dict[type, Callable[[_Recorder, str, fx.Node, Any, torch.Tensor], LayerCo
     QConv: _quantized_conv,
     QLinear: _quantized_linear,
     nn.Conv2d: _conv,
+    nn.ConvTranspose2d: _conv_transpose,
     nn.Linear: _linear,
     nn.BatchNorm2d: _norm,
     nn.BatchNorm1d: _norm,
+    nn.PReLU: _constant,
+    Scale: _constant,
+    Shift: _constant,
 }
 """What a module costs, by its class; other modules cost nothing."""
 

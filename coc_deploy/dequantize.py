@@ -11,6 +11,7 @@ from coc_runtime.errors import CocError
 
 from . import qat
 from .convolution import Conv2d
+from .frontend.modules import Shift
 from .network import Network
 from .qat import ActQuant, Pads, QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QMaxPool, QPool
 
@@ -46,7 +47,8 @@ class _Floats:
 def _conv(floats: _Floats, unit: QConv, name: str, inputs: Inputs) -> fx.Node:
     source, (top, left, bottom, right) = inputs[0], unit.pads
     if unit.alone:
-        return floats.activation(name, floats.module(name, unit.bn, source), unit.act)
+        module = Shift.of(unit.bn.bias[:, None, None]) if isinstance(unit.bn, qat.Bias) else unit.bn
+        return floats.activation(name, floats.module(name, module, source), unit.act)
     if (top, left) != (bottom, right):
         source, top, left = floats.padded(name, source, unit.pads), 0, 0
     out, per_group, height, width = unit.weight.shape

@@ -1,7 +1,5 @@
 """A user's model as a traced network: refused by name where the two would not be the same."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -9,9 +7,9 @@ from torch.nn.parameter import is_lazy
 from coc_runtime.errors import CocError
 
 from . import same
-from .calls import check_tensors
+from .body import Traced
+from .frontend.trace import trace_network
 from .models.weights import unsound
-from .tracing import Traced, trace_network
 
 WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 """Modules that run another one in their own way; the last is torch.compile's."""
@@ -31,14 +29,12 @@ def trace_given(module: nn.Module, shape: tuple[int, int, int], classes: int) ->
     if fault := unsound(module.state_dict()):
         raise CocError(f"{kind}: {fault}")
     try:
-        original = copy.deepcopy(module)
+        original = same.copied(module)
     except Exception as error:
-        for name, part in module.named_modules():
-            check_tensors(name, part)
         detail = " ".join(str(error).split())[:200]
         raise CocError(f"{kind}: cannot be copied: {detail}") from error
     traced = trace_network(original, shape, classes)
-    same.check(module, traced.body, shape)
+    same.check(module, traced.body, shape, same.common(original, traced.body))
     return traced
 
 

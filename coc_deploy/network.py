@@ -1,6 +1,8 @@
 """A network under compression: a traced body, exit heads, and how far it is quantized."""
 
+import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +18,15 @@ from coc_runtime.errors import CocError
 from coc_runtime.promise import Kept
 
 from . import body as bodies
-from . import models, qat, tracing
+from . import models, qat
+from .body import Traced
+from .convolution import Conv2d
+from .frontend.trace import trace_network
 from .given import trace_given
 from .models import Architecture
 from .qat import ActQuant, Mode
 from .rewriting import QuantSpec, quantize_graph
-from .tracing import Traced
+from .shapes import shapes
 
 HEAD_KINDS = ("conv", "linear")
 MOST_IMAGES = 500
@@ -37,43 +42,67 @@ class ExitSpec:
     head_channels: int
 
 
-class Head(nn.Module):
+def make_head(channels: int, classes: int, kind: str, head_channels: int) -> fx.GraphModule:
     """An exit: [3x3 convolution with stride 2, batch-norm, ReLU,] global average pooling, linear layer."""
+    layers: dict[str, nn.Module] = {}
+    if kind == "conv":
+        layers["conv"] = Conv2d(channels, head_channels, 3, 2, 1, bias=False)
+        layers["bn"] = nn.BatchNorm2d(head_channels)
+        layers["relu"] = nn.ReLU()
+        channels = head_channels
+    layers |= {
+        "avgpool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": nn.Linear(channels, classes),
+    }
+    graph = fx.Graph()
+    node = graph.placeholder("x")
+    for name in layers:
+        node = graph.call_module(name, (node,))
+    graph.output(node)
+    return fx.GraphModule(layers, graph)
 
-    def __init__(self, channels: int, classes: int, kind: str, head_channels: int) -> None:
-        super().__init__()
-        self.kind = kind
-        if kind == "conv":
-            self.conv = nn.Conv2d(channels, head_channels, 3, 2, 1, bias=False)
-            self.bn = nn.BatchNorm2d(head_channels)
-            self.relu = nn.ReLU()
-            channels = head_channels
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(channels, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.kind == "conv":
-            x = self.relu(self.bn(self.conv(x)))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
+@functools.lru_cache(maxsize=64)
+def _described(arch: Architecture, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What tracing makes of a network of the zoo, which depends on nothing but its name and sizes."""
+    with torch.random.fork_rng(devices=[]):
+        return bodies.describe(trace_network(models.build(arch), shape, arch.classes))
+
+
+def traced(module: nn.Module, arch: Architecture, image_size: tuple[int, int]) -> Traced:
+    """The canonical form of a network that `models.build` gave, with its weights.
+
+    Raises CocError, naming the module, where the chain does not support what the user's model does.
+    """
+    shape = (arch.channels, *image_size)
+    if models.is_user(arch.name):
+        return trace_given(module, shape, arch.classes)
+    description, state = copy.deepcopy(_described(arch, shape)), module.state_dict()
+    with torch.device("meta"):
+        result = bodies.rebuild(description, {f"body.{name}": t for name, t in state.items()})
+    result.body.load_state_dict(state, assign=True)
+    result.body.requires_grad_(True)
+    return result
 
 
 class Network(nn.Module):
     """forward: float32 [N, C, H, W] of (pixel - 128) / 128 -> list of logits [N, classes], last exit last."""
 
-    def __init__(self, arch: Architecture, image_size: tuple[int, int], traced: Traced | None = None) -> None:
+    def __init__(self, arch: Architecture, image_size: tuple[int, int], body: Traced | None = None) -> None:
         """A freshly initialised network, or one with the given float body.
 
         Raises CocError, naming the module, where the chain does not support what the user's model does.
         """
         super().__init__()
-        if traced is None:
+        if body is None:
             arch = models.resolved(arch)
-            trace = trace_given if models.is_user(arch.name) else tracing.trace_network
-            traced = trace(models.build(arch), (arch.channels, *image_size), arch.classes)
+            body = traced(models.build(arch), arch, image_size)
         self.arch = dataclasses.replace(arch, name=models.display(arch.name))
         self.image_size = image_size
-        self.body = traced.body
-        self.positions, self.places, self.cuts = dict(traced.positions), traced.places, traced.cuts
+        self.body = body.body
+        self.positions, self.places, self.cuts = dict(body.positions), body.places, body.cuts
+        self.notes = body.notes
         self.heads = nn.ModuleList()
         self.exits: ExitSpec | None = None
         self.quant: QuantSpec | None = None
@@ -89,8 +118,8 @@ class Network(nn.Module):
         cls, module: nn.Module, shape: tuple[int, int, int], classes: int, name: str = "user"
     ) -> "Network":
         """The network that a float module computes on images of `shape`; a copy of its weights."""
-        traced = trace_given(module, shape, classes)
-        return cls(Architecture(name, 0, "B", shape[0], classes), shape[1:], traced)
+        body = trace_given(module, shape, classes)
+        return cls(Architecture(name, 0, "B", shape[0], classes), shape[1:], body)
 
     def describe(self) -> dict[str, Any]:
         """The float body as plain data (of a quantized network: as it was before)."""
@@ -118,9 +147,9 @@ class Network(nn.Module):
         if sorted(taps, key=order.index) != taps or len(set(taps)) != len(taps):
             raise CocError(f"exit positions {list(spec.positions)} must follow each other in the network")
         with evaluating(self):
-            shapes = tracing.shapes(self.body, self.input_shape)
+            sizes = shapes(self.body, self.input_shape)
         for tap in taps:
-            shape = shapes[tap]
+            shape = sizes[tap]
             head = self._head(shape, spec)
             if self.quant is not None:
                 quantize_graph(head, self.quant, self._act_of(tap), stem=False, shape=shape)
@@ -129,9 +158,7 @@ class Network(nn.Module):
         self.exits = spec
 
     def _head(self, shape: tuple[int, ...], spec: ExitSpec) -> fx.GraphModule:
-        channels, height, width = shape
-        head = Head(channels, self.arch.classes, spec.head, spec.head_channels)
-        return tracing.trace_network(head, (channels, height, width)).body
+        return make_head(shape[0], self.arch.classes, spec.head, spec.head_channels)
 
     def _tap(self, position: str) -> str:
         if position not in self.cuts:
@@ -155,7 +182,7 @@ class Network(nn.Module):
         if self.quant is not None:
             raise CocError("the network is quantized already")
         taps = [self.positions[p] for p in self.exits.positions] if self.exits else []
-        shapes = tracing.shapes(self.body, self.input_shape)
+        sizes = shapes(self.body, self.input_shape)
         description = self.describe()
         renamed = quantize_graph(self.body, spec, self.image, stem=True, shape=self.input_shape)
         self.positions = {name: renamed.get(node, node) for name, node in self.positions.items()}
@@ -163,7 +190,7 @@ class Network(nn.Module):
         for head, tap in zip(self.heads, taps, strict=True):
             assert isinstance(head, fx.GraphModule)
             act = self._act_of(renamed[tap])
-            quantize_graph(head, spec, act, stem=False, shape=shapes[tap])
+            quantize_graph(head, spec, act, stem=False, shape=sizes[tap])
 
     def make_float(self, positions: dict[str, str]) -> None:
         """Note that body and heads are float again; positions: the nodes that its modules now end with."""
@@ -206,13 +233,13 @@ def parts(x: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
 
 def batch_size(network: Network, most: int = MOST_IMAGES) -> int:
     """How many images a pass takes at once (see `coc_runtime.batches`): `most` of small ones."""
-    body = tracing.shapes(network.body, network.input_shape)
-    shapes = list(body.values())
+    body = shapes(network.body, network.input_shape)
+    sizes = list(body.values())
     taps = [body[network.positions[p]] for p in network.exits.positions] if network.exits else []
     for head, tap in zip(network.heads, taps, strict=True):
         assert isinstance(head, fx.GraphModule)
-        shapes += tracing.shapes(head, tap).values()
-    return batches.fitting(most, max(math.prod(shape) for shape in shapes))
+        sizes += shapes(head, tap).values()
+    return batches.fitting(most, max(math.prod(size) for size in sizes))
 
 
 @torch.no_grad()

@@ -14,9 +14,11 @@ from torch import fx, nn
 
 from coc_runtime.errors import CocError
 
-from . import qat, tracing
-from .calls import SUPPORTED, pair
+from . import qat
+from .frontend.modules import Shift, StochasticDepth
+from .frontend.refusal import unquantized
 from .qat import ActQuant, Pads
+from .shapes import pair, shapes
 
 NO_PADS: Pads = (0, 0, 0, 0)
 
@@ -56,7 +58,8 @@ class _Rewriter:
     ) -> None:
         self.body, self.spec, self.source, self.stem = body, spec, source, stem
         self.modules: dict[str, nn.Module] = dict(body.named_modules())
-        self.shapes = tracing.shapes(body, shape)
+        self.shapes = shapes(body, shape)
+        self.inputs = {n: [self.shapes[i.name] for i in n.all_input_nodes] for n in body.graph.nodes}
         self.acts: dict[fx.Node, ActQuant] = {}
         self.images: dict[fx.Node, tuple[int, ...]] = {}
         self.pads: dict[fx.Node, Pads] = {}
@@ -69,14 +72,16 @@ class _Rewriter:
             ((nn.AvgPool2d,), self._average_pool),
             ((nn.AdaptiveAvgPool2d,), self._global_pool),
             ((nn.Linear,), self._linear),
+            ((Shift,), self._shift),
         ]
 
     def run(self) -> dict[str, str]:
+        self._check_logits()
         for node in list(self.body.graph.nodes):
             module = self._module(node)
             if node.op == "placeholder":
                 self.acts[node], self.images[node] = self.source, self.shapes[node.name]
-            elif isinstance(module, nn.Dropout | nn.Dropout2d | nn.Flatten):
+            elif isinstance(module, nn.Dropout | nn.Dropout2d | StochasticDepth | nn.Flatten):
                 self._drop(node, node.name)
             elif isinstance(module, nn.ZeroPad2d):
                 self._defer_padding(node, module)
@@ -95,13 +100,22 @@ class _Rewriter:
             return self._add(node)
         if node.op == "call_function" and node.target is torch.cat:
             return self._concat(node)
-        kind = type(module).__name__ if module is not None else str(node.op)
-        raise CocError(f"{node.target}: {kind} cannot be quantized; supported: {SUPPORTED}")
+        raise unquantized(node, module)
+
+    def _check_logits(self) -> None:
+        last = self.body.graph.output_node().all_input_nodes[-1]
+        module = self._module(last)
+        if not isinstance(module, nn.Linear):
+            what = f"an output of {type(module).__name__ if module else 'no layer'}"
+            raise unquantized(last, module, what, "the network's output must come from a Linear layer")
 
     # Rules
 
     def _conv(self, node: fx.Node, conv: nn.Module) -> _Match:
         assert isinstance(conv, nn.Conv2d)
+        if conv.dilation != (1, 1):
+            raise unquantized(node, conv, f"dilation {conv.dilation}", "convolutions must have dilation 1")
+        _one_stride(node, conv)
         norm = self._sole_user(node, nn.BatchNorm2d)
         unit_norm: nn.BatchNorm2d | qat.Bias
         if norm is None:
@@ -139,12 +153,26 @@ class _Rewriter:
         nn.init.ones_(conv.weight).requires_grad_(False)
         return self._convolution(node, None, conv, _norm2d(norm), alone=True)
 
+    def _shift(self, node: fx.Node, shift: nn.Module) -> _Match:
+        """Of the image, in front of zero padding: a depthwise 1x1 convolution of ones with a bias."""
+        assert isinstance(shift, Shift)
+        if self._input(node).op != "placeholder" or shift.learned or max(shift.shape[1:], default=1) > 1:
+            raise unquantized(node, shift)
+        channels = self.images[self._input(node)][0]
+        conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+        nn.init.ones_(conv.weight).requires_grad_(False)
+        bias = shift.constant.detach().reshape(-1).expand(channels)
+        return self._convolution(node, None, conv, qat.Bias(bias), alone=True)
+
     def _activation(self, node: fx.Node, relu: nn.Module) -> _Match:
         unit = qat.QAvgPool(self._output(node), (1, 1), 1, NO_PADS)
         return _Match([node], str(node.target), unit)
 
     def _max_pool(self, node: fx.Node, pool: nn.Module) -> _Match:
         assert isinstance(pool, nn.MaxPool2d)
+        if pair(pool.dilation) != (1, 1):
+            raise unquantized(node, pool, "dilated pooling", "use dilation 1")
+        _one_stride(node, pool)
         source = self._act(node)
         extra = self.pads.get(node, NO_PADS)
         if any(extra) and source.signed:
@@ -161,6 +189,13 @@ class _Rewriter:
 
     def _average_pool(self, node: fx.Node, pool: nn.Module) -> _Match:
         assert isinstance(pool, nn.AvgPool2d)
+        if not pool.count_include_pad:
+            raise unquantized(node, pool, "average pooling without count_include_pad", "set it to True")
+        if pool.ceil_mode:
+            raise unquantized(node, pool, "average pooling with ceil_mode", "its border windows differ")
+        if pool.divisor_override:
+            raise unquantized(node, pool, "average pooling with divisor_override", "leave it out")
+        _one_stride(node, pool)
         padding, extra = pair(pool.padding), self.pads.get(node, NO_PADS)
         pads = (padding[0] + extra[0], padding[1] + extra[1], padding[0] + extra[2], padding[1] + extra[3])
         return self._average(node, pair(pool.kernel_size), pair(pool.stride)[0], pads)
@@ -172,6 +207,12 @@ class _Rewriter:
         return _Match(chain, str(node.target), qat.QAvgPool(act, kernel, stride, pads))
 
     def _global_pool(self, node: fx.Node, pool: nn.Module) -> _Match:
+        assert isinstance(pool, nn.AdaptiveAvgPool2d)
+        if pair(pool.output_size) != (1, 1):
+            _, height, width = self.images[self._input(node)]
+            to = "x".join(map(str, pair(pool.output_size)))
+            what = f"adaptive pooling of {height}x{width} to {to}"
+            raise unquantized(node, pool, what, "windows differ in size, choose a size that divides")
         chain = [node]
         while len(chain[-1].users) == 1:
             user = next(iter(chain[-1].users))
@@ -216,6 +257,9 @@ class _Rewriter:
 
     def _add(self, node: fx.Node) -> _Match:
         inputs = [a for a in node.args if isinstance(a, fx.Node)]
+        if len(set(self.inputs[node])) != 1:
+            given = " and ".join(str(list(size)) for size in self.inputs[node])
+            raise unquantized(node, None, f"addition of shapes {given}", "they must be equal")
         if len({self.images[a] for a in inputs}) != 1:
             raise CocError(f"{node.name}: addition behind different flattenings cannot be quantized")
         relu = self._relu(node)
@@ -307,6 +351,14 @@ class _Rewriter:
             self.acts[node] = match.unit.act  # type: ignore[assignment]
             vector = len(size) == 1 and not isinstance(match.unit, qat.QPool)
             self.images[node] = (*size, 1, 1) if vector else size
+
+
+def _one_stride(node: fx.Node, module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> None:
+    vertical, horizontal = pair(module.stride)
+    if vertical != horizontal:
+        kind = "" if isinstance(module, nn.Conv2d) else "pooling with "
+        what = f"{kind}stride ({vertical}, {horizontal})"
+        raise unquantized(node, module, what, "use one stride for both directions")
 
 
 def _norm2d(norm: nn.BatchNorm2d | nn.BatchNorm1d) -> nn.BatchNorm2d:

@@ -2,16 +2,15 @@
 
 import copy
 import dataclasses
-import warnings
 from typing import Any
 
 import torch
-import torch_pruning
 from torch import nn
 
 from coc_runtime.errors import CocError
 
 from .. import body as bodies
+from ..frontend.modules import FIXED, Scale, Shift
 from ..network import Network
 from ..shortcuts import ShortcutA
 
@@ -39,10 +38,10 @@ def narrowed(network: Network, fraction: float) -> Network:
     if not 0 < fraction <= 1:
         raise CocError(f"width {fraction}: a narrowed copy has a share of the channels above 0, at most 1")
     result = fresh(network)
-    for name, module in result.body.named_modules():
-        if isinstance(module, ShortcutA):
-            raise CocError(f"{name}: shortcut A has a fixed number of channels; use a model with shortcut B")
     if fraction < 1:
+        from ..channels import remove_channels  # see there
+
+        check_removable(result, "use")
         remove_channels(result, 1 - fraction)
         width = result.arch.width and max(1, round(result.arch.width * fraction))
         result.arch = dataclasses.replace(result.arch, width=width)
@@ -50,29 +49,15 @@ def narrowed(network: Network, fraction: float) -> Network:
     return result.to(memory_format=torch.channels_last)
 
 
-def remove_channels(network: Network, ratio: float, **options: Any) -> None:
-    """Remove this share of every layer's channels but the logits', whole groups of dependent ones at once.
-
-    options: torch-pruning's, `importance` and `round_to` for example.
-    """
-    body = network.body.eval()
-    outputs = [
-        body.get_submodule(str(source.target))
-        for source in body.graph.find_nodes(op="output")[0].all_input_nodes[-1:]
-    ]
-    options.setdefault("importance", torch_pruning.importance.MagnitudeImportance(p=2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            pruner = torch_pruning.pruner.BasePruner(
-                body,
-                torch.zeros(1, *network.input_shape),
-                pruning_ratio=ratio,
-                ignored_layers=outputs,
-                **options,
+def check_removable(network: Network, verb: str) -> None:
+    """Raise CocError, naming the module, where channels of the body cannot be removed."""
+    for name, module in network.body.named_modules():
+        if isinstance(module, ShortcutA):
+            raise CocError(
+                f"{name}: shortcut A has a fixed number of channels; {verb} a model with shortcut B"
             )
-            pruner.step()
-        except (RuntimeError, ValueError, AttributeError, KeyError, IndexError) as error:
-            raise CocError(f"torch-pruning cannot narrow {network.arch.name}: {error}") from error
-    for parameter in body.parameters():
-        parameter.requires_grad_(True)
+        constant = isinstance(module, Scale | Shift) and max(module.shape) > 1
+        if isinstance(module, FIXED) or constant:
+            raise CocError(
+                f"{name}: {type(module).__name__} has a fixed number of channels, none can be removed"
+            )

@@ -4,46 +4,73 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor, fx, nn
 
 from coc_runtime import files
 from coc_runtime.errors import CocError
 
-from ..tracing import first_convolutions
+from ..frontend.constants import channels_read
+from ..frontend.modules import Shift
+
+HOLDERS = ("state_dict", "model_state_dict", "model", "net")
+"""Where the checkpoints of trainings keep a state dict."""
+WRAPPERS = ("module.", "model.", "_orig_mod.", "net.")
+"""What DataParallel, Lightning and torch.compile put in front of names."""
 
 
-def load_weights(model: nn.Module, path: Path, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Load a plain state dict trained on (pixel / 255 - mean) / std and fold that into the first layers.
+def load_weights(body: fx.GraphModule, path: Path, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Load a plain state dict trained on (pixel / 255 - mean) / std into a canonical body whose names are the
+    state dict's, and fold the normalisation into it."""
+    load_state(body, path)
+    fold_normalisation(body, mean, std)
 
-    coc-deploy feeds (pixel - 128) / 128, so the weights of the convolutions that read the image are
-    scaled and the constant goes into their batch-norm's mean or their bias. Borders differ a little:
-    padding is now mid-grey. Raises CocError when the file does not fit the model.
-    """
+
+def load_state(model: nn.Module, path: Path) -> None:
+    """Load a state dict, of torch or safetensors. Raises CocError when the file does not fit the model."""
     files.require_regular(path, "give a file that torch.save wrote")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, on files that are none of its own
-            state = torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError as error:
-        raise CocError(f"{path}: no such weights file") from error
-    except Exception as error:
-        raise CocError(f"{path}: not a PyTorch state dict") from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise CocError(f"{path}: not a plain state dict (name -> tensor)")
+    state = _read(path)
     if fault := unsound(state):
         raise CocError(f"{path}: {fault}")
-    stems = first_convolutions(model)
     try:
         model.load_state_dict(_renamed(state, set(model.state_dict())))
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:200]
         raise CocError(f"{path}: does not fit the model: {detail}") from error
-    for conv, norm in stems:
-        _fold_normalisation(conv, norm, mean, std)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file, also where it lies inside of a training's checkpoint."""
+    if not path.exists():
+        raise CocError(f"{path}: no such weights file")
+    try:
+        data = load_file(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except CocError:
+        raise
+    except Exception as error:
+        raise CocError(f"{path}: not a PyTorch state dict") from error
+    inside = [data.get(key) for key in HOLDERS] if isinstance(data, dict) else []
+    found = next((state for state in [data, *inside] if _is_state(state)), None)
+    if found is None:
+        raise CocError(
+            f"{path}: not a plain state dict (name -> tensor), nor one under {', '.join(map(repr, HOLDERS))}"
+        )
+    return found
+
+
+def _is_state(data: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(data, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in data.items()
+    )
+
+
+def _read_torch(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, on files that are none of its own
+        return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def unsound(tensors: Mapping[str, Tensor]) -> str | None:
@@ -58,35 +85,81 @@ def unsound(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _renamed(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """The state under the model's names: its own where they fit, else without "module." in front (of a
-    DataParallel model), else with "fc" for "linear"; those that fit best if none does."""
+    """The state under the model's names: its own where they fit, else without WRAPPERS in front, else with
+    "fc" for "linear"; those that fit best if none does."""
 
     def renamings() -> Iterator[dict[str, Tensor]]:
-        for prefix in ("", "module."):
-            stripped = {name.removeprefix(prefix): value for name, value in state.items()}
-            yield stripped
-            yield {re.sub(r"(^|\.)linear\.", r"\1fc.", name): value for name, value in stripped.items()}
+        pending, seen = [""], {""}
+        while pending:
+            prefix = pending.pop(0)
+            inside = {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+            yield inside
+            yield {re.sub(r"(^|\.)linear\.", r"\1fc.", name): value for name, value in inside.items()}
+            longer = {prefix + wrapper for wrapper in WRAPPERS} - seen
+            pending += [new for new in sorted(longer) if any(name.startswith(new) for name in state)]
+            seen |= longer
 
     return min(renamings(), key=lambda names: len(wanted ^ names.keys()))
 
 
 @torch.no_grad()
-def _fold_normalisation(
-    conv: nn.Conv2d, norm: nn.BatchNorm2d | None, mean: Sequence[float], std: Sequence[float]
-) -> None:
+def fold_normalisation(body: fx.GraphModule, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Let a canonical body that takes (pixel / 255 - mean) / std take (pixel - 128) / 128.
+
+    The weights of the convolutions that read the image are scaled and the constant goes into their
+    batch-norm's mean or their bias. Borders differ a little: padding is now mid-grey. Behind a shift of the
+    network's own they do not. Raises CocError if anything else reads the image.
+    """
+    modules = dict(body.named_modules())
+    grey = torch.tensor([(128 / 255 - m) / s for m, s in zip(mean, std, strict=False)])
+    gain = torch.tensor([128 / 255 / s for s in std])
+    image = body.graph.find_nodes(op="placeholder")[0]
+    readers = _readers(image, modules)
+    shifts = [module for _, module in readers if isinstance(module, Shift) and not module.learned]
+    for node, module in readers:
+        behind = isinstance(module, Shift) and not module.learned
+        convolutions = _readers(node, modules) if behind else [(node, module)]
+        for reader, conv in convolutions:
+            if not isinstance(conv, nn.Conv2d):
+                raise CocError(
+                    f"{reader.target}: reads the image; mean and std can be folded into convolutions only"
+                )
+            _check_channels(conv, mean, std)
+            users = [modules.get(str(user.target)) for user in reader.users]
+            norm = users[0] if len(users) == 1 and isinstance(users[0], nn.BatchNorm2d) else None
+            _fold(conv, norm, torch.zeros_like(grey) if behind else grey, gain)
+    for shift in shifts:
+        value = (shift.constant.detach().reshape(-1) + grey) / gain
+        shift.shape, shift.bias = (len(value), 1, 1), value.reshape(-1, 1, 1)
+
+
+def _readers(node: fx.Node, modules: dict[str, nn.Module]) -> list[tuple[fx.Node, nn.Module | None]]:
+    """The nodes that read another, behind zero padding too, with their modules."""
+    result = []
+    pending = list(node.users)
+    while pending:
+        user = pending.pop()
+        module = modules.get(str(user.target)) if user.op == "call_module" else None
+        if isinstance(module, nn.ZeroPad2d):
+            pending += list(user.users)
+        else:
+            result.append((user, module))
+    return result
+
+
+def _check_channels(conv: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> None:
     if len(mean) != conv.in_channels or len(std) != conv.in_channels:
         raise CocError(f"mean and std must have {conv.in_channels} numbers, one per image channel")
-    grey = torch.tensor([(128 / 255 - m) / s for m, s in zip(mean, std, strict=True)])
-    gain = torch.tensor([128 / 255 / s for s in std])
-    # channels of the image that each output channel reads, [O, I / groups]
-    read = torch.arange(conv.in_channels).view(conv.groups, -1)
-    read = read.repeat_interleave(conv.out_channels // conv.groups, dim=0)
+
+
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | None, grey: Tensor, gain: Tensor) -> None:
+    read = channels_read(conv)
     constant = (conv.weight * grey[read][:, :, None, None]).sum(dim=(1, 2, 3))
     if norm is not None:
         assert norm.running_mean is not None
         norm.running_mean -= constant
     elif conv.bias is not None:
         conv.bias += constant
-    else:
+    elif constant.any():
         conv.bias = nn.Parameter(constant)
     conv.weight *= gain[read][:, :, None, None]

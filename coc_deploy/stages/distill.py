@@ -10,7 +10,7 @@ from .. import losses, models
 from ..counting import cumulative_share
 from ..models import Architecture
 from ..models.narrow import narrowed
-from ..network import Network
+from ..network import Network, traced
 from ..recipe import Recipe
 from ..sections import Model, Prune
 from ..state import Context, State, frozen
@@ -20,11 +20,17 @@ from .requantize import refresh
 
 
 def build(section: Model, channels: int, classes: int, size: tuple[int, int]) -> Network:
-    """A float network as a recipe's section describes it, with its weights if it names a file."""
-    arch = Architecture(section.model, section.width, section.shortcut, channels, classes)
-    network = Network(arch, size)
+    """A float network as a recipe's section describes it, with its weights if it names a file, and with the
+    normalisation that it names folded in."""
+    arch = models.resolved(Architecture(section.model, section.width, section.shortcut, channels, classes))
+    module = models.build(arch)
     if section.weights:
-        models.load_weights(network.body, Path(section.weights), section.mean, section.std)
+        models.load_state(module, Path(section.weights))
+    network = Network(arch, size, traced(module, arch, size))
+    usual = (section.mean, section.std) == (Model.mean, Model.std)
+    if section.weights or models.is_trained(section.model) or not usual:
+        mean, std = (values[:1] * channels if usual else values for values in (section.mean, section.std))
+        models.fold_normalisation(network.body, mean, std)
     return network.to(memory_format=torch.channels_last)
 
 

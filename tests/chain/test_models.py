@@ -193,8 +193,8 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: str) -
 def test_the_prefix_of_parallel_training_is_ignored(tmp_path: Path) -> None:
     state = torch.load(RESNET20, weights_only=True)
     torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "weights.pt")
-    plain = models.build(Architecture("resnet20", 16, "B", 3, 10))
-    prefixed = models.build(Architecture("resnet20", 16, "B", 3, 10))
+    plain = Network(Architecture("resnet20", 16, "B", 3, 10), (32, 32)).body
+    prefixed = Network(Architecture("resnet20", 16, "B", 3, 10), (32, 32)).body
     models.load_weights(plain, RESNET20, *IMAGENET)
     models.load_weights(prefixed, tmp_path / "weights.pt", *IMAGENET)
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), prefixed.parameters(), strict=True))

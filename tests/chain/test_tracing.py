@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as f
 
-from coc_deploy import canonical, models
-from coc_deploy.body import KINDS
+from coc_deploy import models
+from coc_deploy.kinds import KINDS
 from coc_deploy.models import Architecture
 from coc_deploy.network import Network
+from coc_deploy.rewriting import QuantSpec
 from coc_runtime.errors import CocError
 from usernets import USER
 
@@ -37,9 +38,11 @@ def of(module: nn.Module, size: tuple[int, int] = (16, 16)) -> Network:
     return Network.of(module, (3, *size), 10)
 
 
-def refusal(module: nn.Module) -> str:
+def refusal(module: nn.Module, traced: bool) -> str:
+    """What is said where a module is traced or, once it is traced, quantized."""
+    network = of(module) if traced else None
     with pytest.raises(CocError) as error:
-        of(module)
+        network.quantize(QuantSpec(4, 8, 8)) if network else of(module)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -67,7 +70,7 @@ def test_users_networks_compute_the_same(name: str) -> None:
         found = Network.of(module, shape, 10).eval()(x)[-1].softmax(1)  # a softmax at the end is left out
     torch.testing.assert_close(found, expected)
     kinds = {type(m) for m in Network.of(module, shape, 10).body.modules() if not list(m.children())}
-    assert kinds <= {cls for cls, _ in KINDS.values()}
+    assert kinds <= {kind.cls for kind in KINDS.values()}
 
 
 class InPlace(Net):
@@ -133,6 +136,15 @@ class Flattened(nn.Module):
         return self.fc(torch.relu(torch.flatten(self.drop(self.pool(self.bn(self.conv(x)))), 1)))
 
 
+class _Function(Net):
+    def __init__(self, function: object) -> None:
+        super().__init__()
+        self.function = function
+
+    def inside(self, x: Tensor) -> Tensor:
+        return self.function(x)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -141,6 +153,7 @@ class Flattened(nn.Module):
         Squeezed(nn.Sequential(nn.ReLU(inplace=True), nn.ReLU6(), nn.ZeroPad2d(1), nn.ConstantPad2d(0, 1.0))),
         Flattened(),
         Optional(),
+        _Function(lambda x: 3 - 2 * x),
         Net(nn.AdaptiveAvgPool2d((8, 1))),
         Net(nn.AdaptiveAvgPool2d(16)),
         Net(nn.Conv2d(4, 4, (2, 5), padding="same", bias=False)),
@@ -165,15 +178,6 @@ def test_activations_move_in_front_of_pooling_so_that_they_fuse() -> None:
     assert network.exit_places() == ["relu"]
 
 
-class _Function(Net):
-    def __init__(self, function: object) -> None:
-        super().__init__()
-        self.function = function
-
-    def inside(self, x: Tensor) -> Tensor:
-        return self.function(x)  # type: ignore[operator]
-
-
 class _Branch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return -x if x.sum() > 0 else x
@@ -196,7 +200,7 @@ class _Scaled(Net):
 
 class _NoLinear(Net):
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x).mean((2, 3))
+        return self.middle(x).mean((2, 3))
 
 
 class _Pair(Net):
@@ -213,40 +217,62 @@ class _Two(Net):
 @pytest.mark.parametrize(
     ("module", "parts"),
     [
-        (Net(nn.Hardswish()), ("middle: Hardswish is not supported: it has no integer form", "use ReLU")),
-        (Net(nn.Sequential(nn.ReLU(), nn.SiLU())), ("middle.1: SiLU is not supported",)),
-        (Net(nn.Conv2d(4, 4, 3, padding=2, dilation=2)), ("middle: dilation (2, 2)", "must have dilation 1")),
-        (Net(nn.ConvTranspose2d(4, 4, 2, 2)), ("middle: ConvTranspose2d is not supported", "Conv2d")),
         (_Recurrent(nn.LSTM(4, 4, batch_first=True)), ("middle: LSTM is not supported",)),
-        (Net(_Branch()), ("middle: _Branch cannot be traced", "control flow")),
+        (Net(_Branch()), ("middle: _Branch cannot be traced", "data-dependent")),
         (Net(nn.GroupNorm(2, 4)), ("middle: GroupNorm is not supported",)),
-        (Net(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")), ("middle: padding_mode 'reflect'",)),
-        (Net(nn.Conv2d(4, 4, 3, stride=(1, 2))), ("middle: stride (1, 2)",)),
-        (Net(nn.AdaptiveAvgPool2d((8, 4))), ("middle: pooling with stride (2, 4)",)),
-        (Net(nn.AdaptiveAvgPool2d(7)), ("middle: adaptive pooling of 16x16 to 7x7",)),
-        (Net(nn.AvgPool2d(3, 2, 1, count_include_pad=False)), ("middle: average pooling without count_",)),
-        (Net(nn.AvgPool2d(3, 2, ceil_mode=True)), ("middle: average pooling with ceil_mode",)),
+        (Net(nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")), ("middle: padding mode 'circular'",)),
         (Net(nn.BatchNorm2d(4, track_running_stats=False)), ("middle: BatchNorm2d without running",)),
         (Net(nn.Conv2d(5, 4, 3)), ("middle: fails on images of this size", "5 channels")),
         (_Twice(nn.Conv2d(4, 4, 1)), ("middle: calling a Conv2d twice",)),
-        (_Scaled(scale=nn.Parameter(torch.ones(1))), ("scale: reading the parameter 'scale' directly",)),
-        (_Function(f.hardswish), ("hardswish: hardswish is not supported: it has no integer form",)),
-        (_Function(lambda x: x * torch.sigmoid(x)), ("sigmoid is not supported",)),
-        (_Function(lambda x: x + 1), ("add: addition of a constant",)),
-        (_Function(lambda x: x + x.mean((2, 3), keepdim=True)), ("add: addition of shapes [4, 16, 16] and",)),
         (_Function(lambda x: torch.cat([x, x], 2)), ("cat: concatenation of anything but channels",)),
-        (_Function(lambda x: x.view(x.size(0), 4, 8, 32)), ("view: reshaping (4, 16, 16) to (4, 8, 32)",)),
-        (_Function(lambda x: f.pad(x, (1, 1), value=2.0)), ("pad: padding",)),
         (_Function(lambda x: f.softmax(x, 1)), ("softmax: softmax inside the network",)),
-        (_NoLinear(), ("output must come from a Linear layer",)),
+        (_Function(lambda x: x + torch.rand_like(x)), ("rand_like: random numbers outside of training",)),
+        (_Function(f.dropout), ("dropout: dropout that is active outside of training",)),
         (_Two(), ("must return one tensor",)),
         (_Pair(), ("_Pair: forward must take one tensor of images",)),
         (Net(fc=nn.Linear(4, 7)), ("fc: gives 7 logits, the data has 10 classes",)),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(module: nn.Module, parts: tuple[str, ...]) -> None:
-    message = refusal(module)
+    message = refusal(module, traced=False)
     assert all(part in message for part in parts), message
+    about_whole = ("must return one tensor", "must take one tensor")
+    assert "(test_tracing.py:" in message or any(part in message for part in about_whole), message
+
+
+@pytest.mark.parametrize(
+    ("module", "parts"),
+    [
+        (Net(nn.Hardswish()), ("middle: Hardswish cannot be quantized: it has no integer form", "use ReLU")),
+        (Net(nn.Sequential(nn.ReLU(), nn.SiLU())), ("middle.1: SiLU cannot be quantized",)),
+        (Net(nn.Conv2d(4, 4, 3, padding=2, dilation=2)), ("middle: dilation (2, 2)", "must have dilation 1")),
+        (Net(nn.ConvTranspose2d(4, 4, 2, 2)), ("middle: ConvTranspose2d cannot be quantized", "Conv2d")),
+        (
+            Net(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),
+            ("middle_pad: ReflectionPad2d cannot be quantized",),
+        ),
+        (Net(nn.Conv2d(4, 4, 3, stride=(1, 2))), ("middle: stride (1, 2)",)),
+        (Net(nn.AdaptiveAvgPool2d((8, 4))), ("middle: pooling with stride (2, 4)",)),
+        (Net(nn.AdaptiveAvgPool2d(7)), ("middle: adaptive pooling of 16x16 to 7x7",)),
+        (Net(nn.AvgPool2d(3, 2, 1, count_include_pad=False)), ("middle: average pooling without count_",)),
+        (Net(nn.AvgPool2d(3, 2, ceil_mode=True)), ("middle: average pooling with ceil_mode",)),
+        (_Scaled(scale=nn.Parameter(torch.ones(1))), ("scale: Scale cannot be quantized",)),
+        (_Function(f.hardswish), ("hardswish: hardswish cannot be quantized: it has no integer form",)),
+        (_Function(lambda x: x * torch.sigmoid(x)), ("sigmoid: sigmoid cannot be quantized",)),
+        (_Function(lambda x: x * x.relu()), ("mul: Mul cannot be quantized",)),
+        (_Function(lambda x: x + x.mean((2, 3), keepdim=True)), ("add: addition of shapes [4, 16, 16] and",)),
+        (_Function(lambda x: x.view(x.size(0), 4, 8, 32).relu()), ("view: Reshape cannot be quantized",)),
+        (_Function(lambda x: f.pad(x, (1, 1), value=2.0)), ("pad: ConstantPad2d cannot be quantized",)),
+        (_NoLinear(nn.Conv2d(3, 10, 3)), ("output must come from a Linear layer",)),
+    ],
+)
+def test_what_has_no_integer_form_is_traced_and_refused_by_name(
+    module: nn.Module, parts: tuple[str, ...]
+) -> None:
+    same(module)
+    message = refusal(module, traced=True)
+    assert all(part in message for part in parts), message
+    assert "(test_tracing.py:" in message or "Linear layer" in message, message
 
 
 def write(folder: Path, text: str) -> Path:
@@ -302,10 +328,3 @@ def test_a_factory_that_fails_is_told_in_one_line(text: str | None, part: str, t
     with pytest.raises(CocError) as error:
         models.build(Architecture(f"{path}:make", 0, "B", 3, 10))
     assert part in str(error.value) and "\n" not in str(error.value)
-
-
-def test_canonical_methods_exist_for_every_operation() -> None:
-    from coc_deploy.calls import FUNCTIONS, METHODS
-
-    for name in {*FUNCTIONS.values(), *METHODS.values()}:
-        assert callable(getattr(canonical._Canonical, f"_{name}")), name

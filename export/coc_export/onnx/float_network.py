@@ -10,9 +10,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 
-from coc_deploy.calls import pair
+from coc_deploy.frontend.modules import StochasticDepth
 from coc_deploy.models import ShortcutA
 from coc_deploy.network import Network
+from coc_deploy.shapes import pair
 from coc_runtime.errors import CocError
 
 OPSET = 21
@@ -85,7 +86,7 @@ def _conv(writer: _Writer, node: fx.Node, conv: nn.Conv2d) -> None:
         writer.constant(f"{node.name}.weight", weight.astype(np.float32)),
         writer.constant(f"{node.name}.bias", bias.astype(np.float32)),
     ]
-    attributes = {"strides": list(conv.stride), "pads": pads, "group": conv.groups}
+    attributes = {"strides": list(conv.stride), "pads": pads, "group": conv.groups, **_dilations(conv)}
     writer.node("Conv", [str(node.args[0]), *names], output, **attributes)
 
 
@@ -106,11 +107,27 @@ def _window(pool: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
 
 
 def _average_pool(writer: _Writer, node: fx.Node, pool: nn.AvgPool2d) -> None:
-    writer.node("AveragePool", [str(node.args[0])], node.name, count_include_pad=1, **_window(pool))
+    if pool.divisor_override:
+        raise CocError(f"{node.name}: average pooling with a divisor cannot be exported to float ONNX")
+    include = int(pool.count_include_pad)
+    writer.node("AveragePool", [str(node.args[0])], node.name, count_include_pad=include, **_window(pool))
 
 
 def _max_pool(writer: _Writer, node: fx.Node, pool: nn.MaxPool2d) -> None:
-    writer.node("MaxPool", [str(node.args[0])], node.name, **_window(pool))
+    writer.node("MaxPool", [str(node.args[0])], node.name, **_window(pool), **_dilations(pool))
+
+
+def _dilations(module: nn.Conv2d | nn.MaxPool2d) -> dict[str, list[int]]:
+    """The attribute, where it is not ONNX's default."""
+    dilations = list(pair(module.dilation))
+    return {} if dilations == [1, 1] else {"dilations": dilations}
+
+
+def _global_pool(writer: _Writer, node: fx.Node, pool: nn.AdaptiveAvgPool2d) -> None:
+    if pair(pool.output_size) != (1, 1):
+        size = "x".join(map(str, pair(pool.output_size)))
+        raise CocError(f"{node.name}: adaptive pooling to {size} cannot be exported to float ONNX")
+    writer.node("GlobalAveragePool", [str(node.args[0])], node.name)
 
 
 def _pad(writer: _Writer, node: fx.Node, module: nn.ZeroPad2d) -> None:
@@ -166,13 +183,14 @@ MODULES: dict[type, Callable[[_Writer, fx.Node, Any], None]] = {
     nn.ReLU: _plainly("Relu"),
     nn.ReLU6: _relu6,
     ShortcutA: _shortcut,
-    nn.AdaptiveAvgPool2d: _plainly("GlobalAveragePool"),
+    nn.AdaptiveAvgPool2d: _global_pool,
     nn.AvgPool2d: _average_pool,
     nn.MaxPool2d: _max_pool,
     nn.ZeroPad2d: _pad,
     nn.Flatten: _plainly("Flatten"),
     nn.Dropout: _plainly("Identity"),
     nn.Dropout2d: _plainly("Identity"),
+    StochasticDepth: _plainly("Identity"),
     nn.Linear: _linear,
 }
 """Writes a module of a body; the classes are the kinds of which bodies consist."""

@@ -1,0 +1,1 @@
+"""The front end: a network of torch as a canonical body."""
