@@ -16,7 +16,9 @@ from coc_runtime.ops import (
     Flatten,
     GlobalAveragePool,
     Linear,
+    Lookup,
     MaxPool,
+    Mul,
     Op,
     Tensor,
     Weight,
@@ -143,6 +145,45 @@ def random_inception(
     return builder.graph(segments, thresholds[:-1])
 
 
+def random_mobile(
+    seed: int,
+    bits: int = 1,
+    act_bits: int = 8,
+    exits: int = 1,
+    channels: int = 8,
+    size: int = 8,
+    classes: int = 10,
+) -> Graph:
+    """A network of tables and products, like MobileNetV3; arguments as of `random_graph`.
+
+    In every segment a convolution goes through one table for all channels, is multiplied with a number for
+    each channel from the whole image, and then, through a table for each channel, with itself.
+    """
+    builder = _Builder(np.random.default_rng(seed), size)
+    builder.bits, builder.act_bits = bits, act_bits
+    x = builder.lookup(
+        "stem.act", builder.conv("stem", "image", channels, 3, bits=8, signed=True), 1, signed=True
+    )
+    segments, thresholds = [], []
+    for index in range(exits + 1):
+        name = f"segment{index}"
+        y = builder.lookup(
+            f"{name}.act", builder.conv(f"{name}.conv", x, channels, 3, signed=True), 1, signed=True
+        )
+        whole = builder.tensors[y].shape[1:]
+        pooled = builder.average_pool(f"{name}.pool", y, (whole[0], whole[1]), 1, (0, 0, 0, 0))
+        gate = builder.conv(f"{name}.gate", pooled, channels, 1, signed=True)
+        gate = builder.lookup(f"{name}.gate.act", gate, 1, exponent=-act_bits)
+        gated = builder.mul(f"{name}.gated", y, gate)
+        bent = builder.lookup(f"{name}.bent", gated, channels)
+        x = builder.mul(f"{name}.product", bent, y)
+        logits, threshold = builder.head(f"{name}.head", x, classes, flat=index % 2 == 1)
+        nodes, builder.nodes = tuple(builder.nodes), []
+        segments.append(Segment(nodes, logits, x if index < exits else None))
+        thresholds.append(threshold)
+    return builder.graph(segments, thresholds[:-1])
+
+
 def _images(rng: np.random.Generator, count: int, shape: tuple[int, ...]) -> np.ndarray:
     brightness = rng.uniform(40, 215, (count, shape[0], 1, 1))
     contrast = rng.uniform(5, 90, (count, 1, 1, 1))
@@ -252,6 +293,23 @@ class _Builder:
         zero_point = 128 if first.zero_point or second.zero_point else 0
         output = Tensor(name, node.output_shape(first, second), bits, zero_point, first.exponent)
         return self._append(node, output)
+
+    def lookup(self, name: str, x: str, count: int, signed: bool = False, exponent: int = -5) -> str:
+        """Tables that rise with the code, each from another code on, or `count` = 1 for all channels."""
+        source = self.tensors[x]
+        bits = 8 if signed else self.act_bits
+        output = Tensor(name, source.shape, bits, 1 << (bits - 1) if signed else 0, exponent)
+        first = self.rng.integers(0, 1 << (source.bits - 1), (count, 1))
+        rising = np.arange(1 << source.bits) - first
+        top = (1 << bits) - 1
+        tables = np.clip(rising * top // ((1 << source.bits) - 1) + output.zero_point // 2, 0, top)
+        return self._append(Lookup(name, x, name, tables.astype(np.uint8)), output)
+
+    def mul(self, name: str, a: str, b: str) -> str:
+        """A signed product whose codes reach about a quarter of their range."""
+        first, second = self.tensors[a], self.tensors[b]
+        exponent = first.exponent + second.exponent + first.bits + second.bits - 11
+        return self._append(Mul(name, (a, b), name), Tensor(name, first.shape, 8, 128, exponent))
 
     def head(self, name: str, x: str, classes: int, flat: bool = False) -> tuple[str, float]:
         """A linear layer behind global average pooling, or behind Flatten.

@@ -17,7 +17,7 @@ OPERATORS = {op.__name__ for op in OPS}
 UNIT_NAMES = {unit.__name__ for unit in UNITS}
 HOMES = ("runtime/coc_runtime/ops/", "export/coc_export/onnx/", "export/coc_export/lowering/")
 """Folders with a file per operator or family."""
-BUILDERS = {"benchmarks/resnets.py"}
+BUILDERS = {"benchmarks/scripts/resnets.py"}
 """Files that make graphs of operators."""
 
 

@@ -116,11 +116,39 @@ class Blocks(nn.Module):
         return self.fc(self.flatten(self.blocks(x)))
 
 
+class Mobile(nn.Module):
+    """Smooth functions, by hand and with a slope for every channel, too; a squeeze-and-excitation gate."""
+
+    def __init__(self, classes: int = 10, channels: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish()
+        )
+        self.expand = nn.Sequential(nn.Conv2d(8, 13, 1, bias=False), nn.BatchNorm2d(13), nn.SiLU())
+        self.depthwise = nn.Conv2d(13, 13, 3, padding=1, groups=13)
+        self.squeeze = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(13, 5, 1), nn.ReLU(), nn.Conv2d(5, 13, 1), nn.Hardsigmoid()
+        )
+        self.project = nn.Sequential(nn.Conv2d(13, 8, 1, bias=False), nn.BatchNorm2d(8))
+        self.slopes = nn.PReLU(8)
+        self.last = nn.Conv2d(8, 11, 3, padding=1)
+        self.head = nn.Sequential(nn.Linear(11, 12), nn.GELU(), nn.Dropout(), nn.Linear(12, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.depthwise(self.expand(x))
+        y = y * torch.clamp(y + 3, 0, 6) / 6
+        x = self.slopes(x + self.project(y * self.squeeze(y)))
+        x = self.last(x)
+        return self.head((x * torch.sigmoid(x)).mean((2, 3)))
+
+
 USER = {
     "lenet": (LeNet, (1, 28, 28)),
     "dense": (DenseNet, (3, 33, 30)),
     "plain": (Plain, (3, 24, 20)),
     "blocks": (Blocks, (3, 16, 16)),
+    "mobile": (Mobile, (3, 14, 12)),
 }
 ZOO = {
     "resnet8": (4, (8, 8)),

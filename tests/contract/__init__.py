@@ -15,10 +15,12 @@ from coc_runtime.ops import (
     Flatten,
     GlobalAveragePool,
     Linear,
+    Lookup,
     MaxPool,
+    Mul,
     Op,
 )
-from contract import add, concat, conv, flatten, linear, pool
+from contract import add, concat, conv, flatten, linear, lookup, mul, pool
 from contract.base import Contract, Instance
 
 __all__ = ["CONTRACTS", "Contract", "Instance", "single_operators"]
@@ -32,6 +34,8 @@ CONTRACTS: dict[type[Op], Contract] = {
     AveragePool: pool.AVERAGE,
     Concat: concat.CONTRACT,
     Flatten: flatten.CONTRACT,
+    Lookup: lookup.CONTRACT,
+    Mul: mul.CONTRACT,
 }
 
 

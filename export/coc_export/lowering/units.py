@@ -5,15 +5,17 @@ from typing import Any
 
 from torch import nn
 
-from coc_deploy.qat import QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QMaxPool, QPool
+from coc_deploy.qat import QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QLookup, QMaxPool, QMul, QPool
 from coc_runtime.errors import CocError
 
-from . import add, concat, conv, flatten, linear, pool
+from . import add, concat, conv, flatten, linear, lookup, mul, pool
 from .place import Lowered, Place
 
 UNITS: dict[type[nn.Module], Callable[[Any, Place], Lowered]] = {
     QConv: conv.lower,
     QAdd: add.lower,
+    QMul: mul.lower,
+    QLookup: lookup.lower,
     QConcat: concat.lower,
     QPool: pool.lower_global,
     QAvgPool: pool.lower_average,
@@ -21,7 +23,10 @@ UNITS: dict[type[nn.Module], Callable[[Any, Place], Lowered]] = {
     QFlatten: flatten.lower,
     QLinear: linear.lower,
 }
-SUPPORTED = "convolution, addition, concatenation, max and average pooling, flattening, linear"
+SUPPORTED = (
+    "convolution, addition, product, functions of single values, concatenation, max and average pooling, "
+    "flattening, linear"
+)
 """The same for people."""
 
 

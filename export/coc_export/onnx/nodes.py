@@ -11,11 +11,13 @@ from coc_runtime.ops import (
     Flatten,
     GlobalAveragePool,
     Linear,
+    Lookup,
     MaxPool,
+    Mul,
     Op,
 )
 
-from . import add, concat, conv, flatten, linear, pool
+from . import add, concat, conv, flatten, linear, lookup, mul, pool
 from .segment import SegmentWriter
 
 NODES: dict[type[Op], Callable[[SegmentWriter, Any, str], None]] = {
@@ -27,6 +29,8 @@ NODES: dict[type[Op], Callable[[SegmentWriter, Any, str], None]] = {
     AveragePool: pool.write_average,
     Concat: concat.write,
     Flatten: flatten.write,
+    Lookup: lookup.write,
+    Mul: mul.write,
 }
 """Writes the nodes of an operator, whose number in the graph is the last argument."""
 

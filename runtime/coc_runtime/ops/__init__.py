@@ -10,6 +10,8 @@ from .conv import Conv, convolve
 from .flatten import Flatten
 from .layer import Layer
 from .linear import Linear
+from .lookup import Lookup
+from .mul import Mul
 from .pool import AveragePool, GlobalAveragePool, MaxPool
 from .weight import Weight
 
@@ -24,7 +26,9 @@ __all__ = [
     "GlobalAveragePool",
     "Layer",
     "Linear",
+    "Lookup",
     "MaxPool",
+    "Mul",
     "Op",
     "Tensor",
     "Weight",
@@ -40,6 +44,8 @@ OPS: tuple[type[Op], ...] = (
     AveragePool,
     Concat,
     Flatten,
+    Lookup,
+    Mul,
 )
 """Every operator there is, by its number in .coc files."""
 

@@ -53,6 +53,8 @@ class Op(ABC):
 
     KIND: ClassVar[int]
     """Its number in .coc files."""
+    SINCE: ClassVar[int] = 1
+    """The first version of .coc files and of manifests that has it."""
     INPUTS: ClassVar[int]
     """How many tensors it reads."""
     FIELDS: ClassVar[frozenset[str]] = frozenset()
@@ -123,7 +125,7 @@ class Op(ABC):
         return {}
 
     def stored(self) -> Mapping[str, bytes]:
-        """Its parameters in a .coc file: of each section of SECTIONS, and of "weights"."""
+        """Its parameters in a .coc file: of each section of SECTIONS, and of one of `row.BEHIND`."""
         return {}
 
     @classmethod
