@@ -48,7 +48,7 @@ USED_OF_RUNTIME = (
 WANTED = {
     "weights": "a state dict",
     "checkpoint": "a model.pt of coc-compress",
-    "model": "file.py:factory",
+    "model": "file.py:factory or net.onnx",
 }
 """What a key of a section that names a file should name."""
 
@@ -143,8 +143,8 @@ def _hashed(section: Any) -> dict[str, Any]:
         if config.get(key):
             config[key] = _of_file(config[key], key, _digest)
     if models.is_user(config.get("model", "")):
-        path, _, factory = config["model"].rpartition(":")
-        config["model"] = f"{_of_file(path, 'model', _digest_of_source)}:{factory}"
+        path, separator, factory = user.parts(config["model"])
+        config["model"] = f"{_of_file(path, 'model', _digest_of_source)}{separator}{factory}"
     later = [f for f in dataclasses.fields(section) if f.metadata.get("later")]
     return {k: v for k, v in config.items() if not any(f.name == k and f.default == v for f in later)}
 
@@ -174,7 +174,7 @@ def _chain_of(path: str, changed: int, size: int) -> str:
 
 
 def _digest_of_source(path: str, changed: int, size: int) -> str:
-    """Of a user's file and of what it imports from its own folder."""
+    """Of a user's file and of what it takes from its own folder."""
     digest = hashlib.sha256(Path(path).read_bytes())
     for name, file in user.imported(Path(path)).items():
         digest.update(name.encode() + file.read_bytes())

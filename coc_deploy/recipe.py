@@ -15,7 +15,7 @@ from coc_runtime.arithmetic import Task
 from coc_runtime.errors import CocError
 
 from . import models
-from .sections import Distill, Exit, Model, Original, Prune, Quantize, Stage, require
+from .sections import GENTLE, Distill, Exit, Model, Original, Prune, Quantize, Stage, require
 
 LETTERS = "DPQE"
 LONGEST = 15
@@ -121,6 +121,7 @@ def _section_name(letter: str, occurrence: int) -> str:
 
 
 M = TypeVar("M", bound=Model)
+S = TypeVar("S")
 
 
 def load(path: Path, changes: list[str]) -> Recipe:
@@ -232,7 +233,7 @@ def parse(data: dict[str, Any]) -> Recipe:
     for name in names:
         letter = name[0]
         whole[letter] = {**whole[letter], **_table(data[name], name)}
-        repeats[name] = hints[letter](**_parse(get_type_hints(hints[letter]), whole[letter], f"{name}."))
+        repeats[name] = _section(hints[letter], whole[letter], name)
     return Recipe(**values, repeats=repeats)
 
 
@@ -255,11 +256,16 @@ def _parse(hints: dict[str, Any], data: dict[str, Any], section: str) -> dict[st
     for key, value in data.items():
         check_known(key, hints, section)
         if dataclasses.is_dataclass(hints[key]):
-            table = _parse(get_type_hints(hints[key]), _table(value, key), f"{key}.")
-            values[key] = hints[key](**table)
+            values[key] = _section(hints[key], _table(value, key), key)
         else:
             values[key] = _convert(section + key, value, hints[key])
     return values
+
+
+def _section(cls: type[S], table: dict[str, Any], name: str) -> S:
+    values = _parse(get_type_hints(cls), table, f"{name}.")
+    trained = issubclass(cls, Model) and (values.get("weights") or models.is_trained(values.get("model", "")))
+    return cls(**{**GENTLE, **values} if trained else values)
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:

@@ -107,8 +107,10 @@ class _Rewriter(FunctionRules):
 
     def _check_logits(self) -> None:
         last = self.body.graph.output_node().all_input_nodes[-1]
-        if not isinstance(self._module(last), nn.Linear):
-            raise CocError(f"{last.name}: the network's output must come from a Linear layer")
+        module = self._module(last)
+        if not isinstance(module, nn.Linear):
+            what = f"an output of {type(module).__name__ if module else 'no layer'}"
+            raise unquantized(last, module, what, "the network's output must come from a Linear layer")
 
     # Rules
 

@@ -47,6 +47,10 @@ class Training:
         require(section, "optimizer", self.optimizer, self.optimizer in OPTIMIZERS, "sgd or adam")
 
 
+GENTLE: Mapping[str, Any] = {"epochs": 3, "lr": 0.01}
+"""Defaults for a network that is given with its weights, whose training goes on."""
+
+
 @dataclass(frozen=True)
 class Model(Training):
     """A network: its name or file.py:factory, width of its first stage (0: the model's own), shortcut A or B

@@ -72,14 +72,14 @@ def place_of(node: fx.Node, module: nn.Module) -> Place:
 
 
 def line_of(stack_trace: str) -> str:
-    """ "file.py:12", the innermost line outside of torch in a printed stack."""
+    """ "file.py:12", the innermost line of the user's code in a printed stack."""
     frames = [(Path(frame["file"]), frame["line"]) for frame in _FRAME.finditer(stack_trace)]
     users = [(file, line) for file, line in frames if _is_users(file)]
     return f"{users[-1][0].name}:{users[-1][1]}" if users else ""
 
 
 def _is_users(file: Path) -> bool:
-    return file.is_absolute() and not file.is_relative_to(_TORCH)
+    return file.is_absolute() and not file.is_relative_to(_TORCH) and not file.is_relative_to(_OURS)
 
 
 def refuse(place: Place, what: str, why: str = "", operator: str = "") -> CocError:
@@ -107,7 +107,7 @@ def _name(node: fx.Node) -> str:
 
 
 def failure(error: Exception, module: nn.Module) -> Place:
-    """The innermost module whose forward raised the error, and the innermost line outside of torch."""
+    """The innermost module whose forward raised the error, and the innermost line of the user's code."""
     names = {id(inside): name for name, inside in module.named_modules()}
     place = Place("", type(module).__name__)
     line = ""
@@ -116,7 +116,7 @@ def failure(error: Exception, module: nn.Module) -> Place:
         if isinstance(inside, nn.Module) and id(inside) in names:
             place = Place(names[id(inside)], type(inside).__name__)
         file = Path(frame.f_code.co_filename)
-        if _is_users(file) and not file.is_relative_to(_OURS):
+        if _is_users(file):
             line = f"{file.name}:{number}"
     return Place(place.name, place.kind, line=line)
 

@@ -39,8 +39,8 @@ DEEPEST = 1202
 class Architecture:
     """Everything that builds a network: name, width, shortcut, sizes.
 
-    name: of `FAMILIES` ("resnet20"), or "path/to/file.py:factory". width: channels of the first
-    convolution, which all others scale with; 0 is the family's own. shortcut: of CIFAR ResNets.
+    name: of `FAMILIES` ("resnet20"), "path/to/file.py:factory" or "path/to/net.onnx". width: channels of the
+    first convolution, which all others scale with; 0 is the family's own. shortcut: of CIFAR ResNets.
     """
 
     name: str
@@ -127,7 +127,7 @@ FAMILIES: tuple[Family, ...] = (
         _mlperf,
     ),
 )
-NAMES = ", ".join(family.names for family in FAMILIES) + ", or path/to/file.py:factory"
+NAMES = ", ".join(family.names for family in FAMILIES) + ", path/to/file.py:factory, or path/to/net.onnx"
 
 
 def family(name: str) -> Family | None:
@@ -138,8 +138,13 @@ def family(name: str) -> Family | None:
 
 
 def known(name: str) -> bool:
-    """Whether a recipe may name this: of the zoo, or a user's "file.py:factory" (which is not opened)."""
+    """Whether a recipe may name this: of the zoo, or a user's file (which is not opened)."""
     return is_user(name) or family(name) is not None
+
+
+def is_trained(name: str) -> bool:
+    """Whether a model comes with its weights, as far as its name tells."""
+    return user.is_onnx(name)
 
 
 def listing() -> list[tuple[str, str]]:

@@ -2,17 +2,14 @@
 
 import copy
 import dataclasses
-import warnings
 from typing import Any
 
 import torch
-import torch_pruning
 from torch import nn
 
 from coc_runtime.errors import CocError
 
 from .. import body as bodies
-from ..body import last_layers
 from ..frontend.modules import FIXED, Scale, Shift
 from ..network import Network
 from ..shortcuts import ShortcutA
@@ -42,6 +39,8 @@ def narrowed(network: Network, fraction: float) -> Network:
         raise CocError(f"width {fraction}: a narrowed copy has a share of the channels above 0, at most 1")
     result = fresh(network)
     if fraction < 1:
+        from ..channels import remove_channels  # see there
+
         check_removable(result, "use")
         remove_channels(result, 1 - fraction)
         width = result.arch.width and max(1, round(result.arch.width * fraction))
@@ -62,27 +61,3 @@ def check_removable(network: Network, verb: str) -> None:
             raise CocError(
                 f"{name}: {type(module).__name__} has a fixed number of channels, none can be removed"
             )
-
-
-def remove_channels(network: Network, ratio: float, **options: Any) -> None:
-    """Remove this share of every layer's channels but the logits', whole groups of dependent ones at once.
-
-    options: torch-pruning's, `importance` and `round_to` for example.
-    """
-    body = network.body.eval()
-    options.setdefault("importance", torch_pruning.importance.MagnitudeImportance(p=2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            pruner = torch_pruning.pruner.BasePruner(
-                body,
-                torch.zeros(1, *network.input_shape),
-                pruning_ratio=ratio,
-                ignored_layers=last_layers(body),
-                **options,
-            )
-            pruner.step()
-        except (RuntimeError, ValueError, AttributeError, KeyError, IndexError) as error:
-            raise CocError(f"torch-pruning cannot narrow {network.arch.name}: {error}") from error
-    for parameter in body.parameters():
-        parameter.requires_grad_(True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import helper, numpy_helper
+from onnx import external_data_helper, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
@@ -122,6 +122,17 @@ def _logits(graph: onnx.GraphProto) -> str:
     return graph.output[0].name
 
 
+def external(path: Path) -> list[Path]:
+    """The files beside an ONNX file that hold its weights; none where it is no ONNX file."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # whatever reading bytes that are no ONNX file raises; `load` says so
+        return []
+    outside = [t for t in model.graph.initializer if external_data_helper.uses_external_data(t)]
+    names = {external_data_helper.ExternalDataInfo(tensor).location for tensor in outside}
+    return sorted(file for file in (path.parent / name for name in names) if file.is_file())
+
+
 def load(path: Path) -> OnnxNetwork:
     """The network of an ONNX file; CocError where it is none or holds what is not supported."""
     files.require_regular(path, "'model' names an ONNX file")
@@ -129,6 +140,8 @@ def load(path: Path) -> OnnxNetwork:
         raise CocError(f"{path}: no such file; 'model' names it relative to the recipe")
     try:
         model = onnx.load(path)
+        for output in model.graph.output:
+            output.type.tensor_type.shape.SetInParent()  # tf2onnx leaves it out, which the checker refuses
         onnx.checker.check_model(model)
     except Exception as error:
         detail = " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""A user's own network: `model = "path/to/file.py:factory"`."""
+"""A user's own network: `model = "path/to/file.py:factory"` or `model = "path/to/net.onnx"`."""
 
 import ast
 import importlib.util
@@ -16,25 +16,40 @@ from coc_runtime.text import one_line
 
 
 def is_user(name: str) -> bool:
-    """Whether a model's name has the form "file.py:factory"."""
-    path, separator, factory = name.rpartition(":")
-    return bool(separator) and path.endswith(".py") and factory.isidentifier()
+    """Whether a model's name has the form "file.py:factory" or "net.onnx"."""
+    path, _, factory = parts(name)
+    return is_onnx(name) or (path.endswith(".py") and factory.isidentifier())
+
+
+def is_onnx(name: str) -> bool:
+    """Whether a model's name is that of an ONNX file, which holds its weights."""
+    return name.endswith(".onnx")
+
+
+def parts(name: str) -> tuple[str, str, str]:
+    """The file of a user's model, and ":" and the factory in it, both "" where the file is the model."""
+    return (name, "", "") if is_onnx(name) else name.rpartition(":")
 
 
 def display(name: str) -> str:
     """A model's name without folders, as records and files hold it."""
     if not is_user(name):
         return name
-    path, _, factory = name.rpartition(":")
-    return f"{one_line(Path(path).name)}:{factory}"
+    path, separator, factory = parts(name)
+    return f"{one_line(Path(path).name)}{separator}{factory}"
 
 
 def build(name: str, channels: int, classes: int) -> nn.Module:
-    """Call `factory(classes, channels)` or `factory()` of the file, whose folder it may import from.
+    """What an ONNX file holds, or what `factory(classes, channels)` or `factory()` of a file gives, whose
+    folder it may import from.
 
     Raises CocError when the file or the factory is missing, fails, or gives something else.
     """
-    path, _, attribute = name.rpartition(":")
+    path, _, attribute = parts(name)
+    if is_onnx(name):
+        from . import onnx_file  # takes half a second
+
+        return onnx_file.load(Path(path))
     module = load(Path(path))
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -51,10 +66,15 @@ def build(name: str, channels: int, classes: int) -> nn.Module:
 
 
 def imported(path: Path) -> dict[str, Path]:
-    """By name, the modules that a user's file imports from its own folder, and those that these import.
+    """By name, the modules that a user's file imports from its own folder, and those that these import; of
+    an ONNX file the files that hold its weights.
 
     Import statements are read, wherever they stand; what is imported by other means is not known.
     """
+    if is_onnx(path.name):
+        from . import onnx_file
+
+        return {file.name: file for file in onnx_file.external(path)}
     folder, found = path.resolve().parent, dict[str, Path]()
     todo = [("", path)]
     while todo:

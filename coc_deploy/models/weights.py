@@ -4,8 +4,10 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, fx, nn
 
 from coc_runtime import files
@@ -13,6 +15,11 @@ from coc_runtime.errors import CocError
 
 from ..frontend.constants import channels_read
 from ..frontend.modules import Shift
+
+HOLDERS = ("state_dict", "model_state_dict", "model", "net")
+"""Where the checkpoints of trainings keep a state dict."""
+WRAPPERS = ("module.", "model.", "_orig_mod.", "net.")
+"""What DataParallel, Lightning and torch.compile put in front of names."""
 
 
 def load_weights(body: fx.GraphModule, path: Path, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -23,20 +30,9 @@ def load_weights(body: fx.GraphModule, path: Path, mean: Sequence[float], std: S
 
 
 def load_state(model: nn.Module, path: Path) -> None:
-    """Load a plain state dict. Raises CocError when the file does not fit the model."""
+    """Load a state dict, of torch or safetensors. Raises CocError when the file does not fit the model."""
     files.require_regular(path, "give a file that torch.save wrote")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, on files that are none of its own
-            state = torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError as error:
-        raise CocError(f"{path}: no such weights file") from error
-    except Exception as error:
-        raise CocError(f"{path}: not a PyTorch state dict") from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise CocError(f"{path}: not a plain state dict (name -> tensor)")
+    state = _read(path)
     if fault := unsound(state):
         raise CocError(f"{path}: {fault}")
     try:
@@ -44,6 +40,37 @@ def load_state(model: nn.Module, path: Path) -> None:
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:200]
         raise CocError(f"{path}: does not fit the model: {detail}") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file, also where it lies inside of a training's checkpoint."""
+    if not path.exists():
+        raise CocError(f"{path}: no such weights file")
+    try:
+        data = load_file(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except CocError:
+        raise
+    except Exception as error:
+        raise CocError(f"{path}: not a PyTorch state dict") from error
+    inside = [data.get(key) for key in HOLDERS] if isinstance(data, dict) else []
+    found = next((state for state in [data, *inside] if _is_state(state)), None)
+    if found is None:
+        raise CocError(
+            f"{path}: not a plain state dict (name -> tensor), nor one under {', '.join(map(repr, HOLDERS))}"
+        )
+    return found
+
+
+def _is_state(data: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(data, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in data.items()
+    )
+
+
+def _read_torch(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, on files that are none of its own
+        return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def unsound(tensors: Mapping[str, Tensor]) -> str | None:
@@ -58,14 +85,19 @@ def unsound(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _renamed(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """The state under the model's names: its own where they fit, else without "module." in front (of a
-    DataParallel model), else with "fc" for "linear"; those that fit best if none does."""
+    """The state under the model's names: its own where they fit, else without WRAPPERS in front, else with
+    "fc" for "linear"; those that fit best if none does."""
 
     def renamings() -> Iterator[dict[str, Tensor]]:
-        for prefix in ("", "module."):
-            stripped = {name.removeprefix(prefix): value for name, value in state.items()}
-            yield stripped
-            yield {re.sub(r"(^|\.)linear\.", r"\1fc.", name): value for name, value in stripped.items()}
+        pending, seen = [""], {""}
+        while pending:
+            prefix = pending.pop(0)
+            inside = {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+            yield inside
+            yield {re.sub(r"(^|\.)linear\.", r"\1fc.", name): value for name, value in inside.items()}
+            longer = {prefix + wrapper for wrapper in WRAPPERS} - seen
+            pending += [new for new in sorted(longer) if any(name.startswith(new) for name in state)]
+            seen |= longer
 
     return min(renamings(), key=lambda names: len(wanted ^ names.keys()))
 

@@ -27,8 +27,10 @@ def build(section: Model, channels: int, classes: int, size: tuple[int, int]) ->
     if section.weights:
         models.load_state(module, Path(section.weights))
     network = Network(arch, size, traced(module, arch, size))
-    if section.weights or (section.mean, section.std) != (Model.mean, Model.std):
-        models.fold_normalisation(network.body, section.mean, section.std)
+    usual = (section.mean, section.std) == (Model.mean, Model.std)
+    if section.weights or models.is_trained(section.model) or not usual:
+        mean, std = (values[:1] * channels if usual else values for values in (section.mean, section.std))
+        models.fold_normalisation(network.body, mean, std)
     return network.to(memory_format=torch.channels_last)
 
 

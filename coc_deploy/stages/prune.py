@@ -2,15 +2,12 @@
 
 import copy
 import dataclasses
-import warnings
 
 import torch
-import torch_pruning
 from torch import nn
 
 from coc_runtime.errors import CocError
 
-from ..body import last_layers
 from ..models import is_user
 from ..models.narrow import check_removable
 from ..network import Network
@@ -19,12 +16,6 @@ from ..recipe import Recipe
 from ..sections import Prune
 from ..state import Context, State, finetune_loss
 from .requantize import changed, refresh
-
-
-def _importance(config: Prune) -> object:
-    if config.importance == "bn":
-        return torch_pruning.importance.BNScaleImportance()
-    return torch_pruning.importance.GroupMagnitudeImportance(p=1 if config.importance == "l1" else 2)
 
 
 def _convolutions(network: Network) -> list[nn.Conv2d]:
@@ -44,8 +35,10 @@ def pruned(network: Network, config: Prune) -> Network:
     result = copy.deepcopy(network)
     if config.ratio == 0:
         return result
+    from .. import channels  # see there
+
     check_removable(result, "prune")
-    _remove(result.eval(), config)
+    channels.prune(result.eval(), config)
     before, after = (sum(m.out_channels for m in _convolutions(n)) for n in (network, result))
     if before == after:
         raise CocError(
@@ -58,35 +51,6 @@ def pruned(network: Network, config: Prune) -> Network:
     for parameter in result.parameters():
         parameter.requires_grad_(True)
     return result.to(memory_format=torch.channels_last)
-
-
-class _Pruner(torch_pruning.pruner.BasePruner):
-    """Leaves every layer one group at least; torch-pruning leaves one that rounds to nothing unpruned."""
-
-    def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
-        left = current_channels - n_pruned
-        return current_channels - max(left - left % round_to, min(round_to, current_channels))
-
-
-def _remove(network: Network, config: Prune) -> None:
-    outputs = [layer for body in (network.body, *network.heads) for layer in last_layers(body)]
-    heads = [m for m in network.heads.modules() if isinstance(m, nn.Conv2d)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            pruner = _Pruner(
-                network,
-                torch.zeros(1, *network.input_shape),
-                importance=_importance(config),
-                global_pruning=config.scope == "global",
-                pruning_ratio=config.ratio,
-                pruning_ratio_dict=dict.fromkeys(heads, config.ratio),
-                ignored_layers=outputs,
-                round_to=config.round_to,
-            )
-            pruner.step()
-        except (RuntimeError, ValueError, AttributeError, KeyError) as error:
-            raise CocError(f"pruning: torch-pruning cannot prune {network.arch.name}: {error}") from error
 
 
 def ratio_of(network: Network) -> float:

@@ -18,6 +18,8 @@ from tiny import digits, float_network, quantized_network, same_state
 from usernets import USER, ZOO, images, network
 from usernets import quantize as quantize_user
 
+VERSION_2 = Path(__file__).parents[1] / "model_version2.pt"
+
 
 def pruned() -> Network:
     return prune.transform(float_network(width=8), recipe.parse({"p": {"ratio": 0.5}}))
@@ -105,6 +107,14 @@ def test_files_of_version_1_still_load(tmp_path: Path) -> None:
         again = checkpoint.load(path).network
         assert same_state(again.state_dict(), found.state_dict())
         assert again.describe() == found.describe()
+
+
+def test_a_file_that_version_2_wrote_gives_the_logits_that_it_gave() -> None:
+    """The quantized "dense" of usernets with an exit, as the code of that version wrote it."""
+    found = checkpoint.load(VERSION_2)
+    logits = exit_logits(found.network, images(found.network.input_shape))
+    np.testing.assert_array_equal(logits, np.array(found.meta["logits"], np.float32))
+    assert found.network.exits is not None and found.network.exits.positions == ("relu_2",)
 
 
 Change = Callable[[dict[str, Any]], Any]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from coc_deploy import checkpoint
+from coc_deploy.channels import remove_channels
 from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.dequantize import dequantized
-from coc_deploy.models.narrow import remove_channels
 from coc_deploy.network import ExitSpec, exit_logits
 from coc_deploy.qat import QConv
 from coc_deploy.rewriting import QuantSpec

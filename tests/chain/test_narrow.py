@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from coc_deploy.channels import remove_channels
 from coc_deploy.counting import segment_layers
 from coc_deploy.models import Architecture
-from coc_deploy.models.narrow import fresh, narrowed, remove_channels
+from coc_deploy.models.narrow import fresh, narrowed
 from coc_deploy.network import ExitSpec, Network
 from coc_runtime import cost
 from coc_runtime.errors import CocError

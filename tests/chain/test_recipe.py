@@ -79,7 +79,7 @@ def test_a_section_that_is_a_value_is_refused() -> None:
         ({"d": {"model": "vgg"}}, "d.model = 'vgg'", "resnet8, resnet14"),
         ({"d": {"width": -1}}, "d.width = -1", "1 to 1024"),
         ({"d": {"shortcut": "C"}}, "d.shortcut = 'C'", "A or B"),
-        ({"d": {"std": [0.5, 0, 1]}}, "d.std = (0.5, 0.0, 1.0)", "positive"),
+        ({"d": {"std": [0.5, 0, 1]}}, "d.std = [0.5, 0.0, 1.0]", "finite numbers above 0"),
         ({"d": {"temperature": 0}}, "d.temperature = 0.0", "above 0"),
         ({"d": {"temperature": float("inf")}}, "d.temperature = inf", "above 0"),
         ({"d": {"alpha": 1.1}}, "d.alpha = 1.1", "0 to 1"),
@@ -149,6 +149,21 @@ def test_a_chain_has_at_most_fifteen_stages() -> None:
 @pytest.mark.parametrize("chain", ["DPQE", "D", "E", "PQ", "EQPD", "PP", "DPQED", "QQQ"])
 def test_every_other_chain_is_taken(chain: str) -> None:
     assert recipe.parse({"chain": chain}).chain == chain
+
+
+def test_a_network_with_weights_trains_gently_unless_told_otherwise() -> None:
+    found = recipe.parse(
+        {
+            "chain": "DD",
+            "original": {"weights": "a.pt"},
+            "d": {"model": "resnet8", "weights": "b.pt", "epochs": 5},
+            "d2": {"lr": 0.2},
+        }
+    )
+    again = found.repeats["d2"]
+    assert [(s.epochs, s.lr) for s in (found.original, found.d, again)] == [(3, 0.01), (5, 0.01), (5, 0.2)]
+    bare = recipe.parse({"chain": "D", "d": {"model": "resnet8"}})
+    assert [(s.epochs, s.lr) for s in (bare.original, bare.d)] == [(10, 0.1), (10, 0.1)]
 
 
 def test_a_later_section_inherits_what_it_does_not_set() -> None:

@@ -1,10 +1,13 @@
 """Weights that cannot be right are refused by the tensor's name, those that fit load whatever modules are
 called, and layers too wide for their bits fail before any training."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from coc_deploy import checkpoint, models, qat
@@ -46,6 +49,44 @@ def test_names_that_fit_are_not_renamed(prefix: str, tmp_path: Path) -> None:
     torch.save({f"{prefix}{name}": t for name, t in given.state_dict().items()}, tmp_path / "weights.pt")
     load(tmp_path / "weights.pt", empty)
     assert same_state(empty.body.state_dict(), dict(given.state_dict()))
+
+
+HELD = [
+    lambda state: {f"model.{name}": value for name, value in state.items()} | {"loss.weight": torch.ones(3)},
+    lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+    lambda state: {"epoch": 3, "state_dict": {f"model._orig_mod.{name}": v for name, v in state.items()}},
+    lambda state: {"model": dict(state), "optimizer": {"lr": 0.1}},
+    lambda state: {"model_state_dict": dict(state), "best": 0.5},
+]
+"""As Lightning, torch.compile inside of DataParallel, and scripts of trainings keep weights."""
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_weights_are_found_in_what_trainings_save(
+    held: Callable[[Mapping[str, Tensor]], Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    given, empty = Net(), network(Net())
+    torch.save(held(given.state_dict()), tmp_path / "weights.pt")
+    load(tmp_path / "weights.pt", empty)
+    assert same_state(empty.body.state_dict(), dict(given.state_dict()))
+
+
+def test_safetensors_files_are_read(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    given, empty, path = Net(), network(Net()), tmp_path / "w.safetensors"
+    save_file({f"module.{name}": value for name, value in given.state_dict().items()}, path)
+    load(path, empty)
+    assert same_state(empty.body.state_dict(), dict(given.state_dict()))
+    path.write_bytes(b"no such thing")
+    with pytest.raises(CocError, match=r"w\.safetensors: not a PyTorch state dict"):
+        load(path, empty)
+
+
+def test_a_checkpoint_without_a_state_dict_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "weights": Net().state_dict()}, tmp_path / "weights.pt")
+    with pytest.raises(CocError, match=r"not a plain state dict .*, nor one under 'state_dict', "):
+        load(tmp_path / "weights.pt", network(Net()))
 
 
 def test_a_linear_layer_becomes_the_fc_that_the_model_has(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from torch import nn
 
 from coc_deploy import checkpoint
 from coc_deploy.calibration import calibrate_heads
+from coc_deploy.channels import remove_channels
 from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.counting import segment_layers
-from coc_deploy.models.narrow import remove_channels
 from coc_deploy.network import ExitSpec, Network, to_input
 from coc_export import parity
 from coc_export.lowering import lower

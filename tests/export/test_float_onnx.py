@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 
 from coc_deploy import recipe
-from coc_deploy.models.narrow import remove_channels
+from coc_deploy.channels import remove_channels
 from coc_deploy.network import ExitSpec, Network
 from coc_deploy.stages import prune
 from coc_export.onnx.float_network import write_float

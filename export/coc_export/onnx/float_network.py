@@ -61,8 +61,7 @@ def _conv(writer: FloatWriter, node: fx.Node, conv: nn.Conv2d) -> None:
         writer.constant(f"{node.name}.weight", weight.astype(np.float32)),
         writer.constant(f"{node.name}.bias", bias.astype(np.float32)),
     ]
-    attributes = {"strides": list(conv.stride), "pads": pads, "group": conv.groups}
-    attributes["dilations"] = list(conv.dilation)
+    attributes = {"strides": list(conv.stride), "pads": pads, "group": conv.groups, **_dilations(conv)}
     writer.node("Conv", [str(node.args[0]), *names], output, **attributes)
 
 
@@ -90,8 +89,13 @@ def _average_pool(writer: FloatWriter, node: fx.Node, pool: nn.AvgPool2d) -> Non
 
 
 def _max_pool(writer: FloatWriter, node: fx.Node, pool: nn.MaxPool2d) -> None:
-    dilations = list(pair(pool.dilation))
-    writer.node("MaxPool", [str(node.args[0])], node.name, dilations=dilations, **_window(pool))
+    writer.node("MaxPool", [str(node.args[0])], node.name, **_window(pool), **_dilations(pool))
+
+
+def _dilations(module: nn.Conv2d | nn.MaxPool2d) -> dict[str, list[int]]:
+    """The attribute, where it is not ONNX's default."""
+    dilations = list(pair(module.dilation))
+    return {} if dilations == [1, 1] else {"dilations": dilations}
 
 
 def _global_pool(writer: FloatWriter, node: fx.Node, pool: nn.AdaptiveAvgPool2d) -> None:
