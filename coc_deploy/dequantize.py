@@ -22,10 +22,12 @@ from .qat import (
     QConv,
     QFlatten,
     QLinear,
+    QLogits,
     QLookup,
     QMaxPool,
     QMul,
     QPool,
+    QSelect,
 )
 
 Inputs = tuple[fx.Node, ...]
@@ -140,6 +142,14 @@ def _flatten(floats: _Floats, unit: QFlatten, name: str, inputs: Inputs) -> fx.N
     return floats.module(name, nn.Flatten(), inputs[0])
 
 
+def _select(floats: _Floats, unit: QSelect, name: str, inputs: Inputs) -> fx.Node:
+    return floats.module(name, unit.module, inputs[0])
+
+
+def _logits(floats: _Floats, unit: QLogits, name: str, inputs: Inputs) -> fx.Node:
+    return inputs[0]
+
+
 def _pool(floats: _Floats, unit: QPool, name: str, inputs: Inputs) -> fx.Node:
     pooled = floats.module(name, nn.AdaptiveAvgPool2d(1), inputs[0])
     return floats.module(f"{name}_flatten", nn.Flatten(), pooled)
@@ -160,6 +170,8 @@ RULES: dict[type[nn.Module], Callable[..., fx.Node]] = {
     QAvgPool: _average_pool,
     QMaxPool: _max_pool,
     QFlatten: _flatten,
+    QSelect: _select,
+    QLogits: _logits,
     QPool: _pool,
     QLinear: _linear,
 }

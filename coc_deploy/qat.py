@@ -248,6 +248,30 @@ class QFlatten(_Codes):
         return torch.flatten(x, 1)
 
 
+class QSelect(_Codes):
+    """Channels in another order, some left out or taken again, as a module of the float body chooses them."""
+
+    def __init__(self, source: ActQuant, module: nn.Module) -> None:
+        super().__init__(source)
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen: Tensor = self.module(x)
+        return chosen
+
+    def indices(self, channels: int) -> np.ndarray:
+        """Which of so many channels it gives, int32."""
+        numbers = torch.arange(channels, dtype=torch.float32).reshape(1, channels, 1, 1)
+        return self.module(numbers).flatten().numpy().astype(np.int32)
+
+
+class QLogits(_Codes):
+    """Values as logits, where no linear layer gives them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 class QConcat(nn.Module):
     """Channels of all inputs, each rounded to the output's type."""
 
@@ -318,19 +342,21 @@ class QLinear(nn.Module):
         return functional.linear(x, weight, exact_bias)
 
 
-Unit = QConv | QAdd | QMul | QLookup | QPool | QAvgPool | QMaxPool | QFlatten | QConcat | QLinear
-UNITS: tuple[type[nn.Module], ...] = (
-    QConv,
-    QAdd,
-    QMul,
-    QLookup,
-    QPool,
-    QAvgPool,
-    QMaxPool,
-    QFlatten,
-    QConcat,
-    QLinear,
+Unit = (
+    QConv
+    | QAdd
+    | QMul
+    | QLookup
+    | QPool
+    | QAvgPool
+    | QMaxPool
+    | QFlatten
+    | QSelect
+    | QConcat
+    | QLinear
+    | QLogits
 )
+UNITS: tuple[type[nn.Module], ...] = Unit.__args__
 
 
 def set_mode(module: nn.Module, mode: Mode) -> None:

@@ -15,7 +15,7 @@ from torch import fx, nn
 from coc_runtime.errors import CocError
 
 from . import qat
-from .frontend.modules import AsImage, Shift, StochasticDepth
+from .frontend.modules import AsImage, Select, Shift, Slice, StochasticDepth
 from .frontend.refusal import unquantized
 from .function_rules import FunctionRules
 from .qat import ActQuant, Pads
@@ -74,10 +74,10 @@ class _Rewriter(FunctionRules):
             ((nn.AvgPool2d,), self._average_pool),
             ((nn.AdaptiveAvgPool2d,), self._global_pool),
             ((nn.Linear,), self._linear),
+            ((Slice, Select, nn.ChannelShuffle), self._select),
         ]
 
     def run(self) -> dict[str, str]:
-        self._check_logits()
         for node in list(self.body.graph.nodes):
             module = self._module(node)
             if node.op == "placeholder":
@@ -88,6 +88,7 @@ class _Rewriter(FunctionRules):
                 self._defer_padding(node, module)
             elif node.op != "output" and node.name not in self.renamed and not self.functions(node, module):
                 self._replace(self._match(node, module))
+        self._end()
         self.body.delete_all_unused_submodules()
         self.body.graph.lint()
         self.body.recompile()
@@ -105,12 +106,18 @@ class _Rewriter(FunctionRules):
             return self._mul(node)
         raise unquantized(node, module)
 
-    def _check_logits(self) -> None:
-        last = self.body.graph.output_node().all_input_nodes[-1]
-        module = self._module(last)
-        if not isinstance(module, nn.Linear):
-            what = f"an output of {type(module).__name__ if module else 'no layer'}"
-            raise unquantized(last, module, what, "the network's output must come from a Linear layer")
+    def _end(self) -> None:
+        """Codes become logits where no linear layer gives them."""
+        output = self.body.graph.output_node()
+        last = output.all_input_nodes[-1]
+        if isinstance(self._module(last), qat.QLinear):
+            return
+        read = self._flattened(last, output) if len(self.images[last]) == 3 else last
+        target = f"{last.name}_logits"
+        self.body.add_submodule(target, qat.QLogits(self.acts[last]))
+        with self.body.graph.inserting_before(output):
+            node = self.body.graph.call_module(target, (read,))
+        last.replace_all_uses_with(node, lambda user: user is output)
 
     # Rules
 
@@ -220,7 +227,8 @@ class _Rewriter(FunctionRules):
         while len(chain[-1].users) == 1:
             user = next(iter(chain[-1].users))
             module = self._module(user)
-            if isinstance(module, nn.Linear) and self._final(user):
+            logits = user.op == "output" and len(self.shapes[chain[-1].name]) == 1
+            if logits or (isinstance(module, nn.Linear) and self._final(user)):
                 signed = self._act(node).signed
                 unit = qat.QPool(ActQuant(8, signed, percentile=100.0))
                 return _Match(chain, str(node.target), unit)
@@ -235,7 +243,7 @@ class _Rewriter(FunctionRules):
         source = self._input(node)
         if self._final(node):
             if len(self.images[source]) == 3:
-                self._flatten(node, source)
+                node.args = (self._flattened(source, node),)
             unit = qat.QLinear(linear, self.spec.ends, self._act(node))
             return _Match([node], str(node.target), unit)
         channels, *size = self.images[source]
@@ -250,13 +258,21 @@ class _Rewriter(FunctionRules):
         unit_norm.running_mean -= bias  # type: ignore[operator]
         return self._convolution(node, norm, conv, unit_norm)
 
-    def _flatten(self, node: fx.Node, source: fx.Node) -> None:
-        target = f"{node.name}_flatten"
+    def _flattened(self, source: fx.Node, reader: fx.Node) -> fx.Node:
+        """A vector of an image, for a reader."""
+        target = f"{reader.name}_flatten" if reader.op != "output" else f"{source.name}_flatten"
         self.body.add_submodule(target, qat.QFlatten(self.acts[source]))
-        with self.body.graph.inserting_before(node):
+        with self.body.graph.inserting_before(reader):
             flat = self.body.graph.call_module(target, (source,))
-        node.args = (flat,)
         self.acts[flat] = self.acts[source]
+        return flat
+
+    def _select(self, node: fx.Node, module: nn.Module) -> _Match:
+        if self.images[self._input(node)][0] != self.inputs[node][0][0]:
+            raise unquantized(
+                node, module, f"{type(module).__name__} behind a flattened image", "choose channels"
+            )
+        return _Match([node], str(node.target), qat.QSelect(self._act(node), module))
 
     def _add(self, node: fx.Node) -> _Match:
         inputs = [a for a in node.args if isinstance(a, fx.Node)]

@@ -12,7 +12,7 @@ from coc_runtime import coclayout, cocwrite
 from coc_runtime.coclayout import HEADER, SEGMENT, Header
 from coc_runtime.graph import Graph
 from coc_runtime.limits import WEIGHT_ALIGNMENT
-from coc_runtime.ops import KINDS, Concat, Conv, Flatten, GlobalAveragePool, Linear, Lookup
+from coc_runtime.ops import KINDS, Concat, Conv, Flatten, GlobalAveragePool, Linear, Lookup, Select
 from coc_runtime.ops.row import BEHIND, PER_CHANNEL, ROW, Row
 from graphs import random_graph, random_inception, random_mobile
 
@@ -174,13 +174,15 @@ def single(image: tuple[int, int, int, int], **changes: int) -> Parts:
 def flat(image: tuple[int, int, int, int], *rows: Row) -> Parts:
     """`rows` on an image, Flatten of what the last one writes, a linear layer of one class, all weights 1.
 
-    Tables turn the codes of an input round.
+    Tables turn the codes of an input round, choices of channels the channels.
     """
     tensors = [image[:3]]
     for row in rows:
         channels, height, width = tensors[row.input]
         if row.kind == Concat.KIND:
             channels += tensors[row.second][0]
+        if row.kind == Select.KIND:
+            channels = row.channels
         if uses(row, "stride"):
             height = (height + row.top + row.bottom - row.kernel_height) // row.stride + 1
             width = (width + row.left + row.right - row.kernel_width) // row.stride + 1
@@ -196,9 +198,15 @@ def flat(image: tuple[int, int, int, int], *rows: Row) -> Parts:
     features = tensors[-1][0] * tensors[-1][1] * tensors[-1][2]
     bits = [8, *(row.bits for row in rows)]
     weights = [turned(bits[row.input], row) for row in rows if row.kind == Lookup.KIND]
+    weights += [last_first(tensors[row.input][0], row) for row in rows if row.kind == Select.KIND]
     weights.append(bytes([129]) * min(features, 1 << 17))
     segments = [[count + 2, count + 2, 0, 0]]
     return Parts([*rows, flatten, linear], segments, [], [0], [], description, weights, image)
+
+
+def last_first(channels: int, row: Row) -> bytes:
+    """Indices of a row, from the last of so many channels on."""
+    return (channels - 1 - np.arange(row.channels) % channels).astype("<u4").tobytes()
 
 
 def turned(bits: int, row: Row) -> bytes:

@@ -20,7 +20,7 @@ from coc_runtime.ops import KINDS, Add, AveragePool, Conv, GlobalAveragePool, Li
 from coc_runtime.ops.row import EVERY, Row
 from cocparts import Parts, base, flat, joined, multiplied, plain, refit, single, uses, window, word
 from corpus_pools import CONCAT, joins, pools
-from corpus_tables import products, tables
+from corpus_tables import choices, products, tables, values
 
 Cases = Iterator[tuple[str, bytes]]
 
@@ -38,6 +38,8 @@ def corpus() -> dict[str, bytes]:
         joins,
         tables,
         products,
+        choices,
+        values,
         _graph,
         _segments,
         _numbers,
@@ -79,8 +81,8 @@ def _header(parts: Parts) -> Cases:
         "exponent": (-33, 33, -128, 127),
         "description": (0, 1, len(parts.description) - 1, 1 << 20, (1 << 20) + 1, (1 << 32) - 1),
     }
-    for name, values in numbers.items():
-        for value in values:
+    for name, given in numbers.items():
+        for value in given:
             yield f"header-{name}-{value}", replace(parts, header={name: value}).build()
     for task in (2, 255):
         yield f"header-task-{task}", replace(parts, task=task).build()

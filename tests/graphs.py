@@ -16,10 +16,12 @@ from coc_runtime.ops import (
     Flatten,
     GlobalAveragePool,
     Linear,
+    Logits,
     Lookup,
     MaxPool,
     Mul,
     Op,
+    Select,
     Tensor,
     Weight,
     convolve,
@@ -154,7 +156,7 @@ def random_mobile(
     size: int = 8,
     classes: int = 10,
 ) -> Graph:
-    """A network of tables and products, like MobileNetV3; arguments as of `random_graph`.
+    """A network of tables, products and shuffles, like MobileNetV3; arguments as of `random_graph`.
 
     In every segment a convolution goes through one table for all channels, is multiplied with a number for
     each channel from the whole image, and then, through a table for each channel, with itself.
@@ -176,8 +178,10 @@ def random_mobile(
         gate = builder.lookup(f"{name}.gate.act", gate, 1, exponent=-act_bits)
         gated = builder.mul(f"{name}.gated", y, gate)
         bent = builder.lookup(f"{name}.bent", gated, channels)
-        x = builder.mul(f"{name}.product", bent, y)
-        logits, threshold = builder.head(f"{name}.head", x, classes, flat=index % 2 == 1)
+        product = builder.mul(f"{name}.product", bent, y)
+        x = builder.select(f"{name}.shuffle", product, np.roll(np.arange(channels)[::-1], index))
+        head = builder.logits if index % 2 else builder.head
+        logits, threshold = head(f"{name}.head", x, classes)
         nodes, builder.nodes = tuple(builder.nodes), []
         segments.append(Segment(nodes, logits, x if index < exits else None))
         thresholds.append(threshold)
@@ -331,10 +335,28 @@ class _Builder:
         exponent = int(np.rint(np.log2(1.5 / max(acc.std(axis=0).mean(), 1)))) - finer
         node = Linear(name, pooled, name, weight, bias, exponent)
         logits = Tensor(name, (classes,), LOGIT_BITS, 0, finer + exponent)
+        return self._end(node, logits)
+
+    def select(self, name: str, x: str, indices: np.ndarray) -> str:
+        node = Select(name, x, name, indices.astype(np.int32))
+        return self._append(
+            node, replace(self.tensors[x], name=name, shape=node.output_shape(self.tensors[x]))
+        )
+
+    def logits(self, name: str, x: str, classes: int) -> tuple[str, float]:
+        """Channels of a pooled image, again and again, as logits; the rest as of `head`."""
+        source, pooled = self.tensors[x], f"{name}.pool"
+        output = Tensor(pooled, source.shape[:1], 8, source.zero_point, source.exponent - 1)
+        self._append(GlobalAveragePool(pooled, x, pooled), output)
+        chosen = self.select(f"{name}.classes", pooled, np.arange(classes) % source.shape[0])
+        logits = Tensor(name, (classes,), LOGIT_BITS, 0, output.exponent)
+        return self._end(Logits(name, chosen, name), logits)
+
+    def _end(self, node: Op, logits: Tensor) -> tuple[str, float]:
         self._append(node, logits)
-        confidences = np.sort(arithmetic.confidence(logits.values(self.codes[name])))
+        confidences = np.sort(arithmetic.confidence(logits.values(self.codes[logits.name])))
         middle = len(confidences) // 2
-        return name, float(confidences[middle - 1 : middle + 1].mean())
+        return logits.name, float(confidences[middle - 1 : middle + 1].mean())
 
     def _append(self, node: Op, output: Tensor) -> str:
         operands = [part for name in node.inputs for part in (self.tensors[name], self.codes[name])]

@@ -13,8 +13,8 @@ from torch import fx, nn
 from coc_runtime.errors import CocError
 
 SUPPORTED = (
-    "Conv2d, BatchNorm2d, ReLU and other functions of single values, addition, products, concatenation of "
-    "channels, max, average, adaptive and global pooling, zero padding, Flatten, Dropout, Linear"
+    "Conv2d, BatchNorm2d, ReLU and other functions of single values, addition, products, concatenation and "
+    "choice of channels, max, average, adaptive and global pooling, zero padding, Flatten, Dropout, Linear"
 )
 """What has an integer form."""
 

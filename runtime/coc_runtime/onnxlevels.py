@@ -169,7 +169,11 @@ def _check_growth(node: _Node, known: dict[str, Initializer], packed: set[str]) 
     """
     if node.op == "Cast" and set(node.inputs) <= known.keys():
         packed.update(node.outputs)
-    if node.op == "Gather":
+    if node.op == "Gather" and node.integers() == {"axis": [1]}:
+        chosen = known.get(node.inputs[-1])
+        if chosen is None or len(chosen.shape) != 1 or known.keys() & node.inputs[:-1]:
+            raise CocError("a Gather of channels does not read a list of them")
+    elif node.op == "Gather":
         table = known.get(node.inputs[0]) if node.inputs else None
         if table is None or not 1 <= len(table.shape) <= 2:
             raise CocError("a Gather does not read a table")

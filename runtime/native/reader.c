@@ -155,7 +155,7 @@ static int fields_legal(const uint8_t *p, const coc_op *op) {
         return 0;
     if (((op->fields & COC_GROUPS) != 0) != (get16(p + 14) != 0))
         return 0;
-    if (((op->fields & (COC_WEIGHTS | COC_TABLES)) != 0) != (get32(p + 16) != 0))
+    if (((op->fields & (COC_WEIGHTS | COC_COUNT)) != 0) != (get32(p + 16) != 0))
         return 0;
     return op->fields & COC_WEIGHTS ? COC_WEIGHT_BITS(p[1]) && p[2] <= 1 : p[1] == 0 && p[2] == 0;
 }

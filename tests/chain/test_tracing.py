@@ -264,7 +264,6 @@ def test_what_is_not_supported_is_refused_by_name(module: nn.Module, parts: tupl
         (_Function(lambda x: x + x.mean((2, 3), keepdim=True)), ("add: addition of shapes [4, 16, 16] and",)),
         (_Function(lambda x: x.view(x.size(0), 4, 8, 32).relu()), ("view: Reshape cannot be quantized",)),
         (_Function(lambda x: f.pad(x, (1, 1), value=2.0)), ("pad: ConstantPad2d cannot be quantized",)),
-        (_NoLinear(nn.Conv2d(3, 10, 3)), ("output must come from a Linear layer",)),
     ],
 )
 def test_what_has_no_integer_form_is_traced_and_refused_by_name(

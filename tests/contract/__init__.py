@@ -15,12 +15,14 @@ from coc_runtime.ops import (
     Flatten,
     GlobalAveragePool,
     Linear,
+    Logits,
     Lookup,
     MaxPool,
     Mul,
     Op,
+    Select,
 )
-from contract import add, concat, conv, flatten, linear, lookup, mul, pool
+from contract import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select
 from contract.base import Contract, Instance
 
 __all__ = ["CONTRACTS", "Contract", "Instance", "single_operators"]
@@ -36,6 +38,8 @@ CONTRACTS: dict[type[Op], Contract] = {
     Flatten: flatten.CONTRACT,
     Lookup: lookup.CONTRACT,
     Mul: mul.CONTRACT,
+    Select: select.CONTRACT,
+    Logits: logits.CONTRACT,
 }
 
 

@@ -243,7 +243,7 @@ def test_the_c_core_declares_it_alike(op: type[Op]) -> None:
         "COC_WEIGHTS": {"weight_bits", "encoding", "channels"},
         "COC_WINDOW": {"stride", "kernel_height", "kernel_width", "top", "left", "bottom", "right"},
         "COC_GROUPS": {"groups"},
-        "COC_TABLES": {"channels"},
+        "COC_COUNT": {"channels"},
     }
     named = [word for word in stated.get("fields", "").split(" | ") if word]
     assert set().union(*(fields[word] for word in named)) == op.FIELDS - {"second"}

@@ -5,10 +5,23 @@ from typing import Any
 
 from torch import nn
 
-from coc_deploy.qat import QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QLookup, QMaxPool, QMul, QPool
+from coc_deploy.qat import (
+    QAdd,
+    QAvgPool,
+    QConcat,
+    QConv,
+    QFlatten,
+    QLinear,
+    QLogits,
+    QLookup,
+    QMaxPool,
+    QMul,
+    QPool,
+    QSelect,
+)
 from coc_runtime.errors import CocError
 
-from . import add, concat, conv, flatten, linear, lookup, mul, pool
+from . import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select
 from .place import Lowered, Place
 
 UNITS: dict[type[nn.Module], Callable[[Any, Place], Lowered]] = {
@@ -21,11 +34,13 @@ UNITS: dict[type[nn.Module], Callable[[Any, Place], Lowered]] = {
     QAvgPool: pool.lower_average,
     QMaxPool: pool.lower_max,
     QFlatten: flatten.lower,
+    QSelect: select.lower,
+    QLogits: logits.lower,
     QLinear: linear.lower,
 }
 SUPPORTED = (
-    "convolution, addition, product, functions of single values, concatenation, max and average pooling, "
-    "flattening, linear"
+    "convolution, addition, product, functions of single values, concatenation and choice of channels, "
+    "max and average pooling, flattening, linear, logits"
 )
 """The same for people."""
 

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import fx, nn
 
-from coc_deploy.frontend.modules import Activation, AsImage, Scale, Shift, StochasticDepth
+from coc_deploy.frontend.modules import Activation, AsImage, Scale, Select, Shift, Slice, StochasticDepth
 from coc_deploy.models import ShortcutA
 from coc_deploy.network import Network
 from coc_deploy.shapes import pair, shapes
@@ -141,6 +141,15 @@ def _plainly(op: str) -> Callable[[FloatWriter, fx.Node, nn.Module], object]:
     return lambda writer, node, module: writer.node(op, [str(node.args[0])], node.name)
 
 
+def _choice(writer: FloatWriter, node: fx.Node, module: nn.Module) -> None:
+    """Channels in another order: what the module makes of their numbers."""
+    numbers = torch.arange(writer.shapes[node.all_input_nodes[0].name][0], dtype=torch.float32)
+    indices = module(numbers[None, :, None, None]).flatten().numpy().astype(np.int64)
+    writer.node(
+        "Gather", [str(node.args[0]), writer.constant(f"{node.name}.channels", indices)], node.name, axis=1
+    )
+
+
 def _as_image(writer: FloatWriter, node: fx.Node, module: AsImage) -> None:
     axes = writer.constant(f"{node.name}.axes", np.array([2, 3], np.int64))
     writer.node("Unsqueeze", [str(node.args[0]), axes], node.name)
@@ -167,6 +176,9 @@ MODULES: dict[type, Callable[[FloatWriter, fx.Node, Any], object]] = {
     Scale: write_constant,
     Shift: write_constant,
     AsImage: _as_image,
+    Slice: _choice,
+    Select: _choice,
+    nn.ChannelShuffle: _choice,
     ShortcutA: _shortcut,
     nn.AdaptiveAvgPool2d: _global_pool,
     nn.AvgPool2d: _average_pool,

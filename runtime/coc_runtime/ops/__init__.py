@@ -10,9 +10,11 @@ from .conv import Conv, convolve
 from .flatten import Flatten
 from .layer import Layer
 from .linear import Linear
+from .logits import Logits
 from .lookup import Lookup
 from .mul import Mul
 from .pool import AveragePool, GlobalAveragePool, MaxPool
+from .select import Select
 from .weight import Weight
 
 __all__ = [
@@ -26,10 +28,12 @@ __all__ = [
     "GlobalAveragePool",
     "Layer",
     "Linear",
+    "Logits",
     "Lookup",
     "MaxPool",
     "Mul",
     "Op",
+    "Select",
     "Tensor",
     "Weight",
     "convolve",
@@ -46,6 +50,8 @@ OPS: tuple[type[Op], ...] = (
     Flatten,
     Lookup,
     Mul,
+    Select,
+    Logits,
 )
 """Every operator there is, by its number in .coc files."""
 

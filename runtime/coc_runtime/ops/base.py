@@ -110,7 +110,7 @@ class Op(ABC):
     def check_output(self, output: Tensor, *inputs: Tensor) -> None:
         """Raise CocError unless `output` has a type that it can write."""
         if output.bits == LOGIT_BITS:
-            raise CocError(f"{self.name}: only linear layers give {LOGIT_BITS}-bit outputs")
+            raise CocError(f"{self.name}: only logits have {LOGIT_BITS} bits")
         if self.KEEPS_TYPE and output.type != inputs[0].type:
             raise CocError(
                 f"{self.name}: output {output.name} must have the input's bits, zero point, exponent"

@@ -14,7 +14,7 @@ from .weight import Weight
 ENCODINGS = (Encoding.ODD, Encoding.SYMMETRIC)
 PER_CHANNEL = {"biases": np.dtype("<i4"), "scales": np.dtype([("odd", "u1"), ("exponent", "i1")])}
 """Sections that hold a number for each output channel of some operators, in the order of the file."""
-BEHIND = ("weights", "tables")
+BEHIND = ("weights", "tables", "indices")
 """What lies behind the description, at multiples of WEIGHT_ALIGNMENT; an operator has one of them or none."""
 EVERY = frozenset({"kind", "input", "bits", "zero_point", "exponent"})
 """The fields of a Row that every operator uses."""

@@ -48,7 +48,7 @@ static void run(const coc_call *call) {
 const coc_op coc_op_lookup = {
     .inputs = 1,
     .since = 2,
-    .fields = COC_TABLES,
+    .fields = COC_COUNT,
     .shape = shape,
     .bind = bind,
     .run = {run, run},
