@@ -109,7 +109,7 @@ def verify(graph: Graph) -> None:
         if _tensor(graph, segment.logits).shape != (graph.classes,):
             raise CocError(f"segment {index}: logits must have {graph.classes} classes like the last exit's")
         if _tensor(graph, segment.logits).bits != LOGIT_BITS:
-            raise CocError(f"segment {index}: logits must come from a linear layer")
+            raise CocError(f"segment {index}: logits must come from an operator that gives them")
 
 
 def _tensor(graph: Graph, name: str) -> Tensor:
