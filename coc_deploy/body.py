@@ -39,9 +39,9 @@ FUNCTIONS = {"add": operator.add, "mul": operator.mul, "concat": torch.cat}
 
 WINDOWS = ("kernel_size", "stride", "padding", "output_size", "dilation", "output_padding", "scale_factor")
 LARGEST = 255
-"""Of windows, steps and padding in a file."""
+"""Windows, steps and padding in a file are at most this large."""
 MOST_NUMBERS = 1 << 20
-"""In a list in a file: positions of values that are chosen, or a constant's numbers."""
+"""A list in a file, of positions of chosen values or of a constant, holds at most so many numbers."""
 
 
 def last_layers(body: fx.GraphModule) -> list[nn.Module]:
@@ -176,9 +176,17 @@ def _check_size(target: str, cls: type, given: dict[str, Any], state: dict[str, 
         return
     if count is None:
         return
-    name = f"body.{target}.{'bias' if cls is own.Shift else 'weight'}"
-    if state[name].numel() != count:
-        raise CocError(f"{target}: weights of shape {list(state[name].shape)} do not fit")
+    weight = _stored(f"{target}.{'bias' if cls is own.Shift else 'weight'}", state)
+    if weight.numel() != count:
+        raise CocError(f"{target}: weights of shape {list(weight.shape)} do not fit")
+
+
+def _stored(name: str, state: dict[str, Tensor]) -> Tensor:
+    """A tensor of the body; of a quantized one perhaps inside of the function that a unit computes."""
+    if f"body.{name}" not in state:
+        inside = [key for key in state if key.endswith(f".function.{name}")]
+        return state[inside[0] if inside else f"body.{name}"]
+    return state[f"body.{name}"]
 
 
 def _count(cls: type, given: dict[str, Any]) -> int | None:

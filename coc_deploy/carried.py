@@ -10,7 +10,7 @@ from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
 BYTES = 1 << 18
-"""Of their pixels, or one image where that is larger."""
+"""Their pixels take at most so many bytes, or one image where that is larger."""
 
 
 def some_of(data: Dataset, most: int) -> Dataset | None:

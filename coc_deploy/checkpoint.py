@@ -30,7 +30,7 @@ fewer kinds of modules."""
 
 
 MOST_VALUES = 1 << 26
-"""Of an image in a file, so that a damaged size does not take all memory."""
+"""An image that a file names has at most so many values: a damaged size must not take all memory."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from coc_runtime.text import one_line
 
 COLUMNS = "stage     model        bits  accuracy  BitOpsCR  uniform      CR     time  exits"
 NUMBER_COLUMNS = COLUMNS.replace("  accuracy", "       MAE       R2")
-"""Of a regression."""
+"""The columns of a regression."""
 SEARCH = "coc_study.auto.command"
 
 

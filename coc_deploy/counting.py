@@ -131,7 +131,7 @@ COSTS: dict[type, Callable[[_Recorder, str, fx.Node, Any, torch.Tensor], LayerCo
 
 
 def cumulative_share(network: Network) -> dict[str, float]:
-    """For every place where an exit may sit: the share of BitOps spent before it."""
+    """The share of BitOps spent before every place where an exit may sit."""
     with torch.no_grad(), evaluating(network):
         recorder = _Recorder(network.body, "", {})
         recorder.run(torch.zeros(1, *network.input_shape))

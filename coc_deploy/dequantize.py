@@ -13,7 +13,22 @@ from . import qat
 from .convolution import Conv2d
 from .frontend.modules import Shift
 from .network import Network
-from .qat import ActQuant, Pads, QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QMaxPool, QPool
+from .qat import (
+    ActQuant,
+    Pads,
+    QAdd,
+    QAvgPool,
+    QConcat,
+    QConv,
+    QFlatten,
+    QLinear,
+    QLogits,
+    QLookup,
+    QMaxPool,
+    QMul,
+    QPool,
+    QSelect,
+)
 
 Inputs = tuple[fx.Node, ...]
 
@@ -74,6 +89,29 @@ def _add(floats: _Floats, unit: QAdd, name: str, inputs: Inputs) -> fx.Node:
     return _function(floats, unit.act, name, operator.add, inputs)
 
 
+def _mul(floats: _Floats, unit: QMul, name: str, inputs: Inputs) -> fx.Node:
+    return _function(floats, unit.act, name, operator.mul, inputs)
+
+
+def _lookup(floats: _Floats, unit: QLookup, name: str, inputs: Inputs) -> fx.Node:
+    """The nodes of the function under the names that they had, the last under the unit's."""
+    assert isinstance(unit.function, fx.GraphModule)
+    made: dict[fx.Node, fx.Node] = {}
+    for node in unit.function.graph.nodes:
+        if node.op == "placeholder":
+            made[node] = inputs[0]
+        elif node.op == "call_module":
+            (source,) = node.all_input_nodes
+            made[node] = floats.module(
+                str(node.target), unit.function.get_submodule(str(node.target)), made[source]
+            )
+        elif node.op == "call_function":
+            made[node] = floats.graph.node_copy(node, made.__getitem__)
+        else:
+            return made[node.all_input_nodes[0]]
+    raise AssertionError(f"{name}: the function has no output")
+
+
 def _concat(floats: _Floats, unit: QConcat, name: str, inputs: Inputs) -> fx.Node:
     return _function(floats, unit.act, name, torch.cat, inputs)
 
@@ -104,6 +142,14 @@ def _flatten(floats: _Floats, unit: QFlatten, name: str, inputs: Inputs) -> fx.N
     return floats.module(name, nn.Flatten(), inputs[0])
 
 
+def _select(floats: _Floats, unit: QSelect, name: str, inputs: Inputs) -> fx.Node:
+    return floats.module(name, unit.module, inputs[0])
+
+
+def _logits(floats: _Floats, unit: QLogits, name: str, inputs: Inputs) -> fx.Node:
+    return inputs[0]
+
+
 def _pool(floats: _Floats, unit: QPool, name: str, inputs: Inputs) -> fx.Node:
     pooled = floats.module(name, nn.AdaptiveAvgPool2d(1), inputs[0])
     return floats.module(f"{name}_flatten", nn.Flatten(), pooled)
@@ -118,10 +164,14 @@ def _linear(floats: _Floats, unit: QLinear, name: str, inputs: Inputs) -> fx.Nod
 RULES: dict[type[nn.Module], Callable[..., fx.Node]] = {
     QConv: _conv,
     QAdd: _add,
+    QMul: _mul,
+    QLookup: _lookup,
     QConcat: _concat,
     QAvgPool: _average_pool,
     QMaxPool: _max_pool,
     QFlatten: _flatten,
+    QSelect: _select,
+    QLogits: _logits,
     QPool: _pool,
     QLinear: _linear,
 }

@@ -174,7 +174,7 @@ def _chain_of(path: str, changed: int, size: int) -> str:
 
 
 def _digest_of_source(path: str, changed: int, size: int) -> str:
-    """Of a user's file and of what it takes from its own folder."""
+    """The digest of a user's file and of what it takes from its own folder."""
     digest = hashlib.sha256(Path(path).read_bytes())
     for name, file in user.imported(Path(path)).items():
         digest.update(name.encode() + file.read_bytes())

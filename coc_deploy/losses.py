@@ -82,7 +82,7 @@ def contrastive(student: Tensor, teacher: Tensor, y: Tensor, temperature: float)
 
 
 def _estimation(similarity: Tensor, other: Tensor, noise: Tensor) -> Tensor:
-    """With h = e / (e + noise): -log h = log(1 + noise / e) and -log(1 - h) = log(1 + e / noise)."""
+    """Noise contrast, h = e / (e + noise): -log h = log(1 + noise / e), -log(1 - h) = log(1 + e / noise)."""
     positive = torch.log1p(noise / similarity.diagonal())
     negative = torch.log1p(similarity / noise.clamp_min(1e-12)[:, None])
     return (positive + (negative * other).sum(dim=1)).mean()

@@ -30,7 +30,7 @@ from .shapes import shapes
 
 HEAD_KINDS = ("conv", "linear")
 MOST_IMAGES = 500
-"""Of a pass."""
+"""A pass takes at most so many images."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from coc_runtime.arithmetic import Encoding
 from coc_runtime.errors import CocError
 
 from .convolution import convolve
+from .lookup import QLookup
 from .quantizers import ActQuant, Mode, bounded, dorefa, image_quant, symmetric
 
-__all__ = ["ActQuant", "Mode", "bounded", "dorefa", "image_quant", "symmetric"]
+__all__ = ["ActQuant", "Mode", "QLookup", "bounded", "dorefa", "image_quant", "symmetric"]
 
 
 class Bias(nn.Module):
@@ -116,7 +117,7 @@ class QConv(nn.Module):
         return dorefa(self.weight, self.weight_bits, self.per_layer)
 
     def integers(self) -> np.ndarray:
-        """Of the weights, int32 [O, I, KH, KW], before the signs of batch-norm."""
+        """The weights as integers, int32 [O, I, KH, KW], before the signs of batch-norm."""
         return self._quantize()[0].cpu().numpy().astype(np.int32)
 
     @torch.no_grad()
@@ -162,6 +163,20 @@ class QAdd(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return self.act(a + b)
+
+
+class QMul(nn.Module):
+    """Product of two tensors of one shape, or of an image with a number for each channel."""
+
+    def __init__(self, act: ActQuant) -> None:
+        super().__init__()
+        self.act = act
+
+    def set_mode(self, mode: Mode) -> None:
+        self.act.mode = mode
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.act(a * b)
 
 
 class QPool(nn.Module):
@@ -233,6 +248,30 @@ class QFlatten(_Codes):
         return torch.flatten(x, 1)
 
 
+class QSelect(_Codes):
+    """Channels in another order, some left out or taken again, as a module of the float body chooses them."""
+
+    def __init__(self, source: ActQuant, module: nn.Module) -> None:
+        super().__init__(source)
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen: Tensor = self.module(x)
+        return chosen
+
+    def indices(self, channels: int) -> np.ndarray:
+        """Which of so many channels it gives, int32."""
+        numbers = torch.arange(channels, dtype=torch.float32).reshape(1, channels, 1, 1)
+        return self.module(numbers).flatten().numpy().astype(np.int32)
+
+
+class QLogits(_Codes):
+    """Values as logits, where no linear layer gives them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 class QConcat(nn.Module):
     """Channels of all inputs, each rounded to the output's type."""
 
@@ -265,7 +304,7 @@ class QLinear(nn.Module):
         return Encoding.SYMMETRIC if self.weight_bits == 8 else Encoding.ODD
 
     def integers(self) -> np.ndarray:
-        """Of the weights, int32 [O, I]."""
+        """The weights as integers, int32 [O, I]."""
         return self.fold()[0]
 
     @torch.no_grad()
@@ -303,8 +342,21 @@ class QLinear(nn.Module):
         return functional.linear(x, weight, exact_bias)
 
 
-Unit = QConv | QAdd | QPool | QAvgPool | QMaxPool | QFlatten | QConcat | QLinear
-UNITS: tuple[type[nn.Module], ...] = (QConv, QAdd, QPool, QAvgPool, QMaxPool, QFlatten, QConcat, QLinear)
+Unit = (
+    QConv
+    | QAdd
+    | QMul
+    | QLookup
+    | QPool
+    | QAvgPool
+    | QMaxPool
+    | QFlatten
+    | QSelect
+    | QConcat
+    | QLinear
+    | QLogits
+)
+UNITS: tuple[type[nn.Module], ...] = Unit.__args__
 
 
 def set_mode(module: nn.Module, mode: Mode) -> None:

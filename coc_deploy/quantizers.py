@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coc_runtime import arithmetic
+from coc_runtime.limits import MAX_EXPONENT
 
 
 class Mode(enum.Enum):
@@ -68,8 +69,9 @@ class ActQuant(nn.Module):
     """Rounds activations to `bits`-bit codes with a power-of-two step; signed or clipped at zero (ReLU).
 
     ceiling: where the float activation saturates (6 for ReLU6), so that ranges need not cover more;
-    codes saturate at the largest one (docs/adr/0006). learned: the step moves in training, from the
-    calibrated one, to another power of two where that lowers the loss.
+    codes saturate at the largest one (docs/adr/0006). floor: the same to the left; of signed activations
+    both are where the function that reads them saturates (docs/adr/0016). learned: the step moves in
+    training, from the calibrated one, to another power of two where that lowers the loss.
     """
 
     exponent: Tensor
@@ -82,9 +84,11 @@ class ActQuant(nn.Module):
         percentile: float = 99.9,
         ceiling: float | None = None,
         learned: bool = False,
+        floor: float | None = None,
     ) -> None:
         super().__init__()
-        self.bits, self.signed, self.percentile, self.ceiling = bits, signed, percentile, ceiling
+        self.bits, self.signed, self.percentile = bits, signed, percentile
+        self.floor, self.ceiling = floor, ceiling
         self.zero_point = 1 << (bits - 1) if signed else 0
         self.mode = Mode.TRAIN
         self.peak = 0.0
@@ -95,7 +99,8 @@ class ActQuant(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         if self.mode is Mode.OBSERVE:
             y = y if self.signed else y.clamp(0, self.ceiling)
-            self._observe(y.detach())
+            limited = (self.floor, self.ceiling) != (None, None) and self.signed
+            self._observe(y.detach().clamp(self.floor, self.ceiling) if limited else y.detach())
             return y
         high = (1 << self.bits) - 1 - self.zero_point
         if self.log_step is not None and self.mode is Mode.TRAIN:
@@ -130,7 +135,8 @@ class ActQuant(nn.Module):
     def calibrate(self) -> None:
         """Set the step to the smallest power of two whose codes cover the observed percentile."""
         levels = self.zero_point if self.signed else (1 << self.bits) - 1
-        self.set_exponent(int(np.ceil(np.log2(max(self.peak, 1e-6) / levels))))
+        exponent = int(np.ceil(np.log2(max(self.peak, 1e-6) / levels)))
+        self.set_exponent(max(-MAX_EXPONENT, min(exponent, MAX_EXPONENT)))
 
     @torch.no_grad()
     def set_exponent(self, exponent: int) -> None:

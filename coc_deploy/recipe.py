@@ -21,7 +21,7 @@ LETTERS = "DPQE"
 LONGEST = 15
 """Stages of a chain: each has a seed of its own, recipe.seed * 16 + its number."""
 MOST_BYTES = 1 << 22
-"""Of a recipe's file."""
+"""A recipe's file has at most so many bytes."""
 TASKS = tuple(task.value for task in Task)
 PRECISIONS = ("auto", "float32", "bfloat16")
 SEARCH = "auto"

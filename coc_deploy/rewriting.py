@@ -15,8 +15,9 @@ from torch import fx, nn
 from coc_runtime.errors import CocError
 
 from . import qat
-from .frontend.modules import Shift, StochasticDepth
+from .frontend.modules import AsImage, Select, Shift, Slice, StochasticDepth
 from .frontend.refusal import unquantized
+from .function_rules import FunctionRules
 from .qat import ActQuant, Pads
 from .shapes import pair, shapes
 
@@ -47,7 +48,7 @@ class _Match:
     unit: nn.Module
 
 
-class _Rewriter:
+class _Rewriter(FunctionRules):
     def __init__(
         self,
         body: fx.GraphModule,
@@ -67,26 +68,27 @@ class _Rewriter:
         self.rules: list[tuple[tuple[type[nn.Module], ...], Callable[[fx.Node, nn.Module], _Match]]] = [
             ((nn.Conv2d,), self._conv),
             ((nn.BatchNorm2d, nn.BatchNorm1d), self._norm),
-            ((nn.ReLU, nn.ReLU6), self._activation),
+            ((nn.ReLU, nn.ReLU6), self._clip),
+            ((Shift,), self._shift),
             ((nn.MaxPool2d,), self._max_pool),
             ((nn.AvgPool2d,), self._average_pool),
             ((nn.AdaptiveAvgPool2d,), self._global_pool),
             ((nn.Linear,), self._linear),
-            ((Shift,), self._shift),
+            ((Slice, Select, nn.ChannelShuffle), self._select),
         ]
 
     def run(self) -> dict[str, str]:
-        self._check_logits()
         for node in list(self.body.graph.nodes):
             module = self._module(node)
             if node.op == "placeholder":
                 self.acts[node], self.images[node] = self.source, self.shapes[node.name]
-            elif isinstance(module, nn.Dropout | nn.Dropout2d | StochasticDepth | nn.Flatten):
+            elif isinstance(module, nn.Dropout | nn.Dropout2d | StochasticDepth | nn.Flatten | AsImage):
                 self._drop(node, node.name)
             elif isinstance(module, nn.ZeroPad2d):
                 self._defer_padding(node, module)
-            elif node.op != "output" and node.name not in self.renamed:
+            elif node.op != "output" and node.name not in self.renamed and not self.functions(node, module):
                 self._replace(self._match(node, module))
+        self._end()
         self.body.delete_all_unused_submodules()
         self.body.graph.lint()
         self.body.recompile()
@@ -100,14 +102,22 @@ class _Rewriter:
             return self._add(node)
         if node.op == "call_function" and node.target is torch.cat:
             return self._concat(node)
+        if node.op == "call_function" and node.target is operator.mul:
+            return self._mul(node)
         raise unquantized(node, module)
 
-    def _check_logits(self) -> None:
-        last = self.body.graph.output_node().all_input_nodes[-1]
-        module = self._module(last)
-        if not isinstance(module, nn.Linear):
-            what = f"an output of {type(module).__name__ if module else 'no layer'}"
-            raise unquantized(last, module, what, "the network's output must come from a Linear layer")
+    def _end(self) -> None:
+        """Codes become logits where no linear layer gives them."""
+        output = self.body.graph.output_node()
+        last = output.all_input_nodes[-1]
+        if isinstance(self._module(last), qat.QLinear):
+            return
+        read = self._flattened(last, output) if len(self.images[last]) == 3 else last
+        target = f"{last.name}_logits"
+        self.body.add_submodule(target, qat.QLogits(self.acts[last]))
+        with self.body.graph.inserting_before(output):
+            node = self.body.graph.call_module(target, (read,))
+        last.replace_all_uses_with(node, lambda user: user is output)
 
     # Rules
 
@@ -139,7 +149,8 @@ class _Rewriter:
         bits = self.spec.ends if self.stem and source is self.source else self.spec.weight_bits
         bits = 8 if alone else bits
         extra = self.pads.get(node, NO_PADS)
-        unit = qat.QConv(conv, unit_norm, bits, source, self._output(relu), extra, alone, self.spec.per_layer)
+        act = self._output(norm or node, relu)
+        unit = qat.QConv(conv, unit_norm, bits, source, act, extra, alone, self.spec.per_layer)
         chain = [part for part in (node, norm, relu) if part is not None]
         return _Match(chain, str(node.target), unit)
 
@@ -156,16 +167,15 @@ class _Rewriter:
     def _shift(self, node: fx.Node, shift: nn.Module) -> _Match:
         """Of the image, in front of zero padding: a depthwise 1x1 convolution of ones with a bias."""
         assert isinstance(shift, Shift)
-        if self._input(node).op != "placeholder" or shift.learned or max(shift.shape[1:], default=1) > 1:
-            raise unquantized(node, shift)
         channels = self.images[self._input(node)][0]
         conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
         nn.init.ones_(conv.weight).requires_grad_(False)
         bias = shift.constant.detach().reshape(-1).expand(channels)
         return self._convolution(node, None, conv, qat.Bias(bias), alone=True)
 
-    def _activation(self, node: fx.Node, relu: nn.Module) -> _Match:
-        unit = qat.QAvgPool(self._output(node), (1, 1), 1, NO_PADS)
+    def _clip(self, node: fx.Node, relu: nn.Module) -> _Match:
+        """A ReLU on its own."""
+        unit = qat.QAvgPool(self._output(node, node), (1, 1), 1, NO_PADS)
         return _Match([node], str(node.target), unit)
 
     def _max_pool(self, node: fx.Node, pool: nn.Module) -> _Match:
@@ -202,7 +212,7 @@ class _Rewriter:
 
     def _average(self, node: fx.Node, kernel: tuple[int, int], stride: int, pads: Pads) -> _Match:
         relu = self._relu(node)
-        act = self._output(relu) if relu or self._act(node).signed else self._unsigned()
+        act = self._output(node, relu) if relu or self._act(node).signed else self._unsigned()
         chain = [node, relu] if relu else [node]
         return _Match(chain, str(node.target), qat.QAvgPool(act, kernel, stride, pads))
 
@@ -217,7 +227,8 @@ class _Rewriter:
         while len(chain[-1].users) == 1:
             user = next(iter(chain[-1].users))
             module = self._module(user)
-            if isinstance(module, nn.Linear) and self._final(user):
+            logits = user.op == "output" and len(self.shapes[chain[-1].name]) == 1
+            if logits or (isinstance(module, nn.Linear) and self._final(user)):
                 signed = self._act(node).signed
                 unit = qat.QPool(ActQuant(8, signed, percentile=100.0))
                 return _Match(chain, str(node.target), unit)
@@ -232,7 +243,7 @@ class _Rewriter:
         source = self._input(node)
         if self._final(node):
             if len(self.images[source]) == 3:
-                self._flatten(node, source)
+                node.args = (self._flattened(source, node),)
             unit = qat.QLinear(linear, self.spec.ends, self._act(node))
             return _Match([node], str(node.target), unit)
         channels, *size = self.images[source]
@@ -247,13 +258,21 @@ class _Rewriter:
         unit_norm.running_mean -= bias  # type: ignore[operator]
         return self._convolution(node, norm, conv, unit_norm)
 
-    def _flatten(self, node: fx.Node, source: fx.Node) -> None:
-        target = f"{node.name}_flatten"
+    def _flattened(self, source: fx.Node, reader: fx.Node) -> fx.Node:
+        """A vector of an image, for a reader."""
+        target = f"{reader.name}_flatten" if reader.op != "output" else f"{source.name}_flatten"
         self.body.add_submodule(target, qat.QFlatten(self.acts[source]))
-        with self.body.graph.inserting_before(node):
+        with self.body.graph.inserting_before(reader):
             flat = self.body.graph.call_module(target, (source,))
-        node.args = (flat,)
         self.acts[flat] = self.acts[source]
+        return flat
+
+    def _select(self, node: fx.Node, module: nn.Module) -> _Match:
+        if self.images[self._input(node)][0] != self.inputs[node][0][0]:
+            raise unquantized(
+                node, module, f"{type(module).__name__} behind a flattened image", "choose channels"
+            )
+        return _Match([node], str(node.target), qat.QSelect(self._act(node), module))
 
     def _add(self, node: fx.Node) -> _Match:
         inputs = [a for a in node.args if isinstance(a, fx.Node)]
@@ -263,7 +282,7 @@ class _Rewriter:
         if len({self.images[a] for a in inputs}) != 1:
             raise CocError(f"{node.name}: addition behind different flattenings cannot be quantized")
         relu = self._relu(node)
-        unit = qat.QAdd(self._output(relu), tuple(self.acts[a] for a in inputs))
+        unit = qat.QAdd(self._output(node, relu), tuple(self.acts[a] for a in inputs))
         return _Match([node, relu] if relu else [node], node.name, unit)
 
     def _concat(self, node: fx.Node) -> _Match:
@@ -272,15 +291,35 @@ class _Rewriter:
             raise CocError(f"{node.name}: concatenation behind different flattenings cannot be quantized")
         relu = self._relu(node)
         signed = any(self.acts[a].signed for a in inputs)
-        act = self._output(relu) if relu or signed else self._unsigned()
+        act = self._output(node, relu) if relu or signed else self._unsigned()
         return _Match([node, relu] if relu else [node], node.name, qat.QConcat(act))
+
+    def _mul(self, node: fx.Node) -> _Match:
+        """The image comes first, a number for each of its channels second."""
+        first, second = (a for a in node.args if isinstance(a, fx.Node))
+        if self.images[first][1:] == (1, 1):
+            first, second = second, first
+        sizes = self.images[first], self.images[second]
+        if sizes[1] not in (sizes[0], (sizes[0][0], 1, 1)):
+            given = " and ".join(str(list(size)) for size in sizes)
+            advice = "they must be equal, or one of them a number for each channel"
+            raise unquantized(node, None, f"product of shapes {given}", advice)
+        node.args = (first, second)
+        relu = self._relu(node)
+        signed = self.acts[first].signed or self.acts[second].signed
+        act = self._output(node, relu) if relu or signed else self._unsigned()
+        return _Match([node, relu] if relu else [node], node.name, qat.QMul(act))
 
     # Types
 
-    def _output(self, relu: fx.Node | None) -> ActQuant:
-        """Behind a ReLU the chain's activation bits; signed values 8 bits."""
+    def _output(self, node: fx.Node, relu: fx.Node | None) -> ActQuant:
+        """The quantizer of an output: the chain's activation bits behind a ReLU, 8 bits for signed values.
+
+        Where functions of single values alone read the node, its range is theirs.
+        """
         if relu is None:
-            return ActQuant(8, signed=True, percentile=self.spec.percentile, learned=self.spec.learned)
+            spec, (low, high) = self.spec, self.limits(node)
+            return ActQuant(8, True, 0, spec.percentile, high, spec.learned, low)
         return self._unsigned(6.0 if isinstance(self._module(relu), nn.ReLU6) else None)
 
     def _unsigned(self, ceiling: float | None = None) -> ActQuant:
@@ -351,6 +390,7 @@ class _Rewriter:
             self.acts[node] = match.unit.act  # type: ignore[assignment]
             vector = len(size) == 1 and not isinstance(match.unit, qat.QPool)
             self.images[node] = (*size, 1, 1) if vector else size
+        self.modules[match.target] = match.unit
 
 
 def _one_stride(node: fx.Node, module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> None:

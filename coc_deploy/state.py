@@ -182,7 +182,7 @@ class Context:
 
 
 def weight_bits(config: Quantize, progress: float) -> int:
-    """Of the chain's layers after this share of QAT: the progressive ones first, an eighth for each."""
+    """The bits of the chain's weights after this share of QAT: progressive ones first, an eighth each."""
     at = int(8 * progress)
     return int(config.progressive[at]) if at < len(config.progressive) else config.spec.weight_bits
 

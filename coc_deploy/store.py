@@ -15,7 +15,7 @@ from .checkpoint import Checkpoint
 from .keys import Node
 
 FOLDER = "stages"
-"""Of a run, a study or a search: its own store, where no other is given."""
+"""The folder that is the store of a run, a study or a search where no other is given."""
 MODEL, RESULT, PROGRESS, BASIS = "model.pt", "result.json", "progress.pt", "key.json"
 """Files of a stage: its result, written last its record, the last finished epoch of one that is at work, and
 what its key is a hash of."""

@@ -30,7 +30,7 @@ from .convolution import guarded
 from .network import Network, exit_logits, to_input
 
 MAX_NORM = 1.0
-"""Of the gradient while batch-norm is at rest: nothing else then bounds a step in layers of large gain."""
+"""The gradient is cut to this norm while batch-norm rests: nothing else bounds steps in steep layers."""
 
 HELD_OUT = {Task.CLASSIFICATION: "calibration_accuracy", Task.REGRESSION: "calibration_mae"}
 """What an epoch's record calls the quality of the last exit on held-out images."""
@@ -251,7 +251,7 @@ def _epoch(job: Job, optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, 
 
 
 def _running_statistics(network: nn.Module) -> list[Tensor]:
-    """Of the batch-norms that are learning them."""
+    """The running statistics of those batch-norms that are learning them."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     return [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
 

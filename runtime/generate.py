@@ -110,7 +110,7 @@ def header_table() -> str:
             r"`89 43 4F 43 0D 0A 1A 0A` (`\x89COC\r\n\x1a\n`; like PNG's, it shows a transfer that "
             "changed line ends)",
         ),
-        "version": ("version", str(coclayout.VERSION)),
+        "version": ("version", f"1 to {coclayout.VERSION}, the oldest that has all kinds: see Versions"),
         "checksum": ("checksum", f"CRC-32 of the bytes {coclayout.CHECKED_FROM} to the end of the file"),
         "file_size": ("file size", f"bytes of the whole file, at most {most}"),
         "operators": ("N, operators", f"1 to {limits.MAX_OPERATORS}"),
@@ -157,7 +157,7 @@ def operator_table() -> str:
         "kernel_width": ("kernel width", "1 to 255"),
         **{side: (f"pad {side}", rule) for side, rule in pads.items()},
         "groups": ("groups", "1 to 65,535"),
-        "channels": ("output channels", f"1 to {_number(limits.MAX_CHANNELS)}"),
+        "channels": ("output channels; of kind 9, tables", f"1 to {_number(limits.MAX_CHANNELS)}"),
         "bits": ("output bits", f"2 to {limits.MAX_BITS}; {limits.LOGIT_BITS} for kind {logits}"),
         "zero_point": ("output zero point", f"0 or 2^(bits-1); 0 for kind {logits}"),
         "exponent": ("output exponent", exponents),

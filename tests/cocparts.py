@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from coc_runtime import cocwrite
+from coc_runtime import coclayout, cocwrite
 from coc_runtime.coclayout import HEADER, SEGMENT, Header
 from coc_runtime.graph import Graph
 from coc_runtime.limits import WEIGHT_ALIGNMENT
-from coc_runtime.ops import KINDS, Concat, Conv, Flatten, GlobalAveragePool, Linear
-from coc_runtime.ops.row import PER_CHANNEL, ROW, Row
-from graphs import random_graph, random_inception
+from coc_runtime.ops import KINDS, Concat, Conv, Flatten, GlobalAveragePool, Linear, Lookup, Select
+from coc_runtime.ops.row import BEHIND, PER_CHANNEL, ROW, Row
+from graphs import random_graph, random_inception, random_mobile
 
 SCALE = PER_CHANNEL["scales"]
 
@@ -40,6 +40,7 @@ class Parts:
     scales: list[tuple[int, int]]
     description: bytes
     weights: list[bytes]
+    """and tables, which lie among them"""
     image: tuple[int, int, int, int] = (3, 8, 8, -7)
     """channels, height, width, exponent"""
     task: int = 0
@@ -65,7 +66,7 @@ class Parts:
         body = b"".join(self.sections())
         fields: dict[str, Any] = {
             "magic": b"\x89COC\r\n\x1a\n",
-            "version": 1,
+            "version": coclayout.version_of(row.kind for row in self.rows if row.kind in KINDS),
             "checksum": 0,
             "file_size": HEADER.size + len(body),
             "operators": len(self.rows),
@@ -106,6 +107,11 @@ def joined() -> Parts:
     return take_apart(random_inception(1, bits=1, act_bits=4, exits=1, channels=3, size=8))
 
 
+def multiplied() -> Parts:
+    """A legal file of two segments with tables and products."""
+    return take_apart(random_mobile(1, bits=1, act_bits=4, exits=1, channels=3, size=7))
+
+
 def take_apart(graph: Graph) -> Parts:
     data = cocwrite.dump(graph)
     header = Header(*HEADER.unpack_from(data))
@@ -126,7 +132,7 @@ def take_apart(graph: Graph) -> Parts:
         [value for layer in layers for value in layer.bias.tolist()],
         scales,
         data[at : at + header.description],
-        [layer.weight.packed.tobytes() for layer in layers],
+        [stored[name] for stored in (node.stored() for node in nodes) for name in BEHIND if name in stored],
         (header.channels, header.height, header.width, header.exponent),
         header.task,
     )
@@ -166,12 +172,17 @@ def single(image: tuple[int, int, int, int], **changes: int) -> Parts:
 
 
 def flat(image: tuple[int, int, int, int], *rows: Row) -> Parts:
-    """`rows` on an image, Flatten of what the last one writes, a linear layer of one class, all weights 1."""
+    """`rows` on an image, Flatten of what the last one writes, a linear layer of one class, all weights 1.
+
+    Tables turn the codes of an input round, choices of channels the channels.
+    """
     tensors = [image[:3]]
     for row in rows:
         channels, height, width = tensors[row.input]
         if row.kind == Concat.KIND:
             channels += tensors[row.second][0]
+        if row.kind == Select.KIND:
+            channels = row.channels
         if uses(row, "stride"):
             height = (height + row.top + row.bottom - row.kernel_height) // row.stride + 1
             width = (width + row.left + row.right - row.kernel_width) // row.stride + 1
@@ -185,9 +196,22 @@ def flat(image: tuple[int, int, int, int], *rows: Row) -> Parts:
     names = ["image", *(f"row{index}" for index in range(count)), "flat", "logits"]
     description = json.dumps({"meta": {}, "names": names}, separators=(",", ":")).encode()
     features = tensors[-1][0] * tensors[-1][1] * tensors[-1][2]
-    weights = [bytes([129]) * min(features, 1 << 17)]
+    bits = [8, *(row.bits for row in rows)]
+    weights = [turned(bits[row.input], row) for row in rows if row.kind == Lookup.KIND]
+    weights += [last_first(tensors[row.input][0], row) for row in rows if row.kind == Select.KIND]
+    weights.append(bytes([129]) * min(features, 1 << 17))
     segments = [[count + 2, count + 2, 0, 0]]
     return Parts([*rows, flatten, linear], segments, [], [0], [], description, weights, image)
+
+
+def last_first(channels: int, row: Row) -> bytes:
+    """Indices of a row, from the last of so many channels on."""
+    return (channels - 1 - np.arange(row.channels) % channels).astype("<u4").tobytes()
+
+
+def turned(bits: int, row: Row) -> bytes:
+    """Tables of a row that make the largest of its codes of the smallest of `bits` bits, and so on."""
+    return bytes(code >> (8 - row.bits) for code in reversed(range(0, 256, 256 >> bits))) * row.channels
 
 
 def window(kind: int, **changes: int) -> Row:

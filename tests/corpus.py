@@ -18,8 +18,9 @@ import numpy as np
 from coc_runtime.coclayout import HEADER
 from coc_runtime.ops import KINDS, Add, AveragePool, Conv, GlobalAveragePool, Linear, MaxPool
 from coc_runtime.ops.row import EVERY, Row
-from cocparts import Parts, base, flat, joined, plain, refit, single, uses, window, word
+from cocparts import Parts, base, flat, joined, multiplied, plain, refit, single, uses, window, word
 from corpus_pools import CONCAT, joins, pools
+from corpus_tables import choices, products, tables, values
 
 Cases = Iterator[tuple[str, bytes]]
 
@@ -35,6 +36,10 @@ def corpus() -> dict[str, bytes]:
         _rows,
         pools,
         joins,
+        tables,
+        products,
+        choices,
+        values,
         _graph,
         _segments,
         _numbers,
@@ -53,8 +58,9 @@ def _envelope(parts: Parts) -> Cases:
     yield "magic-first-bit", bytes([data[0] ^ 0x80]) + data[1:]
     yield "magic-line-ends", data.replace(b"\r\n", b"\n")
     yield "magic-onnx", b"\x08\x0a\x12\x0acoc-deploy" + data[14:]
-    for version in (0, 2, 0xFFFFFFFF):
+    for version in (0, 2, 3, 0xFFFFFFFF):
         yield f"version-{version}", replace(parts, header={"version": version}).build()
+    yield "version-1-of-tables", replace(multiplied(), header={"version": 1}).build()
     yield "checksum-zero", data[:12] + bytes(4) + data[16:]
     for at in (16, HEADER.size, len(data) // 2, len(data) - 1):
         yield f"checksum-flip-{at}", data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -75,8 +81,8 @@ def _header(parts: Parts) -> Cases:
         "exponent": (-33, 33, -128, 127),
         "description": (0, 1, len(parts.description) - 1, 1 << 20, (1 << 20) + 1, (1 << 32) - 1),
     }
-    for name, values in numbers.items():
-        for value in values:
+    for name, given in numbers.items():
+        for value in given:
             yield f"header-{name}-{value}", replace(parts, header={name: value}).build()
     for task in (2, 255):
         yield f"header-task-{task}", replace(parts, task=task).build()
@@ -100,11 +106,11 @@ def _cuts(parts: Parts) -> Cases:
 
 
 def _rows(parts: Parts) -> Cases:
-    for kind in (0, 9, 255):
+    for kind in (0, max(KINDS) + 1, 255):
         yield f"kind-{kind}", parts.row(0, kind=kind)
-    other = joined()
+    files = (parts, joined(), multiplied())
     for kind, operator in KINDS.items():
-        source = parts if any(row.kind == kind for row in parts.rows) else other
+        source = next(file for file in files if any(row.kind == kind for row in file.rows))
         for name in sorted(set(Row._fields) - EVERY - operator.FIELDS):
             yield f"reserved-{word(kind)}-{name}", source.row(source.find(kind), **{name: 1})
     conv, linear = parts.find(Conv.KIND), parts.find(Linear.KIND)

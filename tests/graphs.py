@@ -16,8 +16,12 @@ from coc_runtime.ops import (
     Flatten,
     GlobalAveragePool,
     Linear,
+    Logits,
+    Lookup,
     MaxPool,
+    Mul,
     Op,
+    Select,
     Tensor,
     Weight,
     convolve,
@@ -143,6 +147,47 @@ def random_inception(
     return builder.graph(segments, thresholds[:-1])
 
 
+def random_mobile(
+    seed: int,
+    bits: int = 1,
+    act_bits: int = 8,
+    exits: int = 1,
+    channels: int = 8,
+    size: int = 8,
+    classes: int = 10,
+) -> Graph:
+    """A network of tables, products and shuffles, like MobileNetV3; arguments as of `random_graph`.
+
+    In every segment a convolution goes through one table for all channels, is multiplied with a number for
+    each channel from the whole image, and then, through a table for each channel, with itself.
+    """
+    builder = _Builder(np.random.default_rng(seed), size)
+    builder.bits, builder.act_bits = bits, act_bits
+    x = builder.lookup(
+        "stem.act", builder.conv("stem", "image", channels, 3, bits=8, signed=True), 1, signed=True
+    )
+    segments, thresholds = [], []
+    for index in range(exits + 1):
+        name = f"segment{index}"
+        y = builder.lookup(
+            f"{name}.act", builder.conv(f"{name}.conv", x, channels, 3, signed=True), 1, signed=True
+        )
+        whole = builder.tensors[y].shape[1:]
+        pooled = builder.average_pool(f"{name}.pool", y, (whole[0], whole[1]), 1, (0, 0, 0, 0))
+        gate = builder.conv(f"{name}.gate", pooled, channels, 1, signed=True)
+        gate = builder.lookup(f"{name}.gate.act", gate, 1, exponent=-act_bits)
+        gated = builder.mul(f"{name}.gated", y, gate)
+        bent = builder.lookup(f"{name}.bent", gated, channels)
+        product = builder.mul(f"{name}.product", bent, y)
+        x = builder.select(f"{name}.shuffle", product, np.roll(np.arange(channels)[::-1], index))
+        head = builder.logits if index % 2 else builder.head
+        logits, threshold = head(f"{name}.head", x, classes)
+        nodes, builder.nodes = tuple(builder.nodes), []
+        segments.append(Segment(nodes, logits, x if index < exits else None))
+        thresholds.append(threshold)
+    return builder.graph(segments, thresholds[:-1])
+
+
 def _images(rng: np.random.Generator, count: int, shape: tuple[int, ...]) -> np.ndarray:
     brightness = rng.uniform(40, 215, (count, shape[0], 1, 1))
     contrast = rng.uniform(5, 90, (count, 1, 1, 1))
@@ -253,6 +298,23 @@ class _Builder:
         output = Tensor(name, node.output_shape(first, second), bits, zero_point, first.exponent)
         return self._append(node, output)
 
+    def lookup(self, name: str, x: str, count: int, signed: bool = False, exponent: int = -5) -> str:
+        """Tables that rise with the code, each from another code on, or `count` = 1 for all channels."""
+        source = self.tensors[x]
+        bits = 8 if signed else self.act_bits
+        output = Tensor(name, source.shape, bits, 1 << (bits - 1) if signed else 0, exponent)
+        first = self.rng.integers(0, 1 << (source.bits - 1), (count, 1))
+        rising = np.arange(1 << source.bits) - first
+        top = (1 << bits) - 1
+        tables = np.clip(rising * top // ((1 << source.bits) - 1) + output.zero_point // 2, 0, top)
+        return self._append(Lookup(name, x, name, tables.astype(np.uint8)), output)
+
+    def mul(self, name: str, a: str, b: str) -> str:
+        """A signed product whose codes reach about a quarter of their range."""
+        first, second = self.tensors[a], self.tensors[b]
+        exponent = first.exponent + second.exponent + first.bits + second.bits - 11
+        return self._append(Mul(name, (a, b), name), Tensor(name, first.shape, 8, 128, exponent))
+
     def head(self, name: str, x: str, classes: int, flat: bool = False) -> tuple[str, float]:
         """A linear layer behind global average pooling, or behind Flatten.
 
@@ -273,10 +335,28 @@ class _Builder:
         exponent = int(np.rint(np.log2(1.5 / max(acc.std(axis=0).mean(), 1)))) - finer
         node = Linear(name, pooled, name, weight, bias, exponent)
         logits = Tensor(name, (classes,), LOGIT_BITS, 0, finer + exponent)
+        return self._end(node, logits)
+
+    def select(self, name: str, x: str, indices: np.ndarray) -> str:
+        node = Select(name, x, name, indices.astype(np.int32))
+        return self._append(
+            node, replace(self.tensors[x], name=name, shape=node.output_shape(self.tensors[x]))
+        )
+
+    def logits(self, name: str, x: str, classes: int) -> tuple[str, float]:
+        """Channels of a pooled image, again and again, as logits; the rest as of `head`."""
+        source, pooled = self.tensors[x], f"{name}.pool"
+        output = Tensor(pooled, source.shape[:1], 8, source.zero_point, source.exponent - 1)
+        self._append(GlobalAveragePool(pooled, x, pooled), output)
+        chosen = self.select(f"{name}.classes", pooled, np.arange(classes) % source.shape[0])
+        logits = Tensor(name, (classes,), LOGIT_BITS, 0, output.exponent)
+        return self._end(Logits(name, chosen, name), logits)
+
+    def _end(self, node: Op, logits: Tensor) -> tuple[str, float]:
         self._append(node, logits)
-        confidences = np.sort(arithmetic.confidence(logits.values(self.codes[name])))
+        confidences = np.sort(arithmetic.confidence(logits.values(self.codes[logits.name])))
         middle = len(confidences) // 2
-        return name, float(confidences[middle - 1 : middle + 1].mean())
+        return logits.name, float(confidences[middle - 1 : middle + 1].mean())
 
     def _append(self, node: Op, output: Tensor) -> str:
         operands = [part for name in node.inputs for part in (self.tensors[name], self.codes[name])]

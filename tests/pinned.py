@@ -30,7 +30,7 @@ from coc_runtime import cocwrite, onnxfile
 from coc_runtime.graph import Graph
 from contract import single_operators
 from graphs import as_regression, depthwise_graph, random_graph, random_inception
-from usernets import USER, ZOO, network
+from usernets import FIXED, USER, ZOO, network
 
 PINS = Path(__file__).with_suffix(".json")
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -73,7 +73,7 @@ def gated(graph: Graph) -> Graph:
 
 def networks() -> Made:
     """Float .onnx and, quantized, .coc of networks of every kind of layer, weights and steps made up."""
-    for name in (*USER, *ZOO):
+    for name in (*USER, *FIXED, *ZOO):
         found = fill(network(name))
         yield f"{name}.float.onnx", write_float(found).SerializeToString(deterministic=True)
         found.quantize(QuantSpec(1, 8, 8))

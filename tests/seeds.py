@@ -8,7 +8,7 @@ from pathlib import Path
 
 import corpus
 from coc_runtime import cocwrite
-from graphs import as_regression, random_graph, random_inception
+from graphs import as_regression, random_graph, random_inception, random_mobile
 
 
 def main(folder: str) -> None:
@@ -18,6 +18,8 @@ def main(folder: str) -> None:
         Path(folder, f"whole-{bits}x{act_bits}-{exits}.coc").write_bytes(cocwrite.dump(graph))
         joined = random_inception(seed, bits, act_bits, exits, channels=3, size=7, classes=3)
         Path(folder, f"joined-{bits}x{act_bits}-{exits}.coc").write_bytes(cocwrite.dump(joined))
+        multiplied = random_mobile(seed, bits, act_bits, exits, channels=3, size=5, classes=3)
+        Path(folder, f"multiplied-{bits}x{act_bits}-{exits}.coc").write_bytes(cocwrite.dump(multiplied))
         numbers = as_regression(graph)
         Path(folder, f"numbers-{bits}x{act_bits}-{exits}.coc").write_bytes(cocwrite.dump(numbers))
 

@@ -116,12 +116,65 @@ class Blocks(nn.Module):
         return self.fc(self.flatten(self.blocks(x)))
 
 
+class Mobile(nn.Module):
+    """Smooth functions, by hand and with a slope for every channel, too; a squeeze-and-excitation gate."""
+
+    def __init__(self, classes: int = 10, channels: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish()
+        )
+        self.expand = nn.Sequential(nn.Conv2d(8, 13, 1, bias=False), nn.BatchNorm2d(13), nn.SiLU())
+        self.depthwise = nn.Conv2d(13, 13, 3, padding=1, groups=13)
+        self.squeeze = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(13, 5, 1), nn.ReLU(), nn.Conv2d(5, 13, 1), nn.Hardsigmoid()
+        )
+        self.project = nn.Sequential(nn.Conv2d(13, 8, 1, bias=False), nn.BatchNorm2d(8))
+        self.slopes = nn.PReLU(8)
+        self.last = nn.Conv2d(8, 11, 3, padding=1)
+        self.head = nn.Sequential(nn.Linear(11, 12), nn.GELU(), nn.Dropout(), nn.Linear(12, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.depthwise(self.expand(x))
+        y = y * torch.clamp(y + 3, 0, 6) / 6
+        x = self.slopes(x + self.project(y * self.squeeze(y)))
+        x = self.last(x)
+        return self.head((x * torch.sigmoid(x)).mean((2, 3)))
+
+
+class Parts(nn.Module):
+    """Halves, a channel shuffle, channels in another order; averages of a convolution with ReLU as logits."""
+
+    def __init__(self, classes: int = 10, channels: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, 12, 3, 2, bias=False), nn.BatchNorm2d(12), nn.ReLU())
+        self.branch = nn.Conv2d(6, 6, 3, padding=1)
+        self.quarter = nn.Conv2d(3, 5, 1)
+        self.mix = nn.Conv2d(17, 9, 1)
+        self.classifier = nn.Sequential(
+            nn.Dropout(), nn.Conv2d(9, classes, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        left, right = x.chunk(2, 1)
+        x = torch.cat([left, f.relu(self.branch(right))], 1)
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        x = torch.cat([self.quarter(x[:, [7, 0, 3]]), x], 1)
+        return self.classifier(f.relu(self.mix(x)))
+
+
 USER = {
     "lenet": (LeNet, (1, 28, 28)),
     "dense": (DenseNet, (3, 33, 30)),
     "plain": (Plain, (3, 24, 20)),
     "blocks": (Blocks, (3, 16, 16)),
+    "mobile": (Mobile, (3, 14, 12)),
 }
+FIXED = {"parts": (Parts, (3, 15, 16))}
+"""Those whose channels cannot be removed."""
 ZOO = {
     "resnet8": (4, (8, 8)),
     "resnet8_mlperf": (3, (16, 16)),
@@ -143,10 +196,10 @@ def images(shape: tuple[int, ...], count: int = 8, seed: int = 0) -> np.ndarray:
 
 
 def network(name: str, seed: int = 0) -> Network:
-    """A float network of `USER` or `ZOO` with random weights and settled batch-norm statistics."""
+    """A float network of `USER`, `FIXED` or `ZOO` with random weights and settled batch-norm statistics."""
     torch.manual_seed(seed)
-    if name in USER:
-        cls, shape = USER[name]
+    if name in USER or name in FIXED:
+        cls, shape = (USER | FIXED)[name]
         result = Network.of(cls(), shape, 10, name)
     else:
         width, size = ZOO[name]

@@ -8,7 +8,7 @@ from coc_runtime import datasets
 from coc_runtime.arithmetic import Task
 
 SEED = 0
-"""Of the choice of images; the same for every artifact and every run."""
+"""The choice of images is drawn with this seed, for every artifact and every run."""
 RANDOM = "random"
 RANDOM_IMAGES = 64
 

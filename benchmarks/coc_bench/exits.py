@@ -19,12 +19,12 @@ from .rounds import latencies
 from .subjects import ArtifactRunner, Runner, Subject, answers_of
 
 FORCED_ROUNDS = 200
-"""At most, to time each exit on its own."""
+"""Each exit is timed on its own in at most so many rounds."""
 SWEEP = 21
 """Points of the curve over thresholds."""
 BINS = 40
 SHOWN_IMAGES = 8
-"""For each exit."""
+"""A page shows at most so many images for each exit."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ PROBE_IMAGES = 16
 """Images that each of them runs, one at a time."""
 BATCH_ROUNDS = 10
 MOST_IMAGES = 64
-"""Of a batch whose answers are looked at."""
+"""A batch whose answers are looked at holds at most so many images."""
 
 
 def predict(runner: Runner, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from .subjects import Kind, Precision, Subject
 
 ALL = "all"
 CALIBRATION_IMAGES = 128
-"""For engines other than ONNX Runtime: their quantizers take this many in a minute."""
+"""Engines other than ONNX Runtime are calibrated on so many images: a minute of their quantizers."""
 SEED = 3
 
 

@@ -22,7 +22,7 @@ DRIFT_LIMIT = 0.1
 STOLEN_LIMIT = 0.02
 """Share of its time that a round that counts may have lost to other processes."""
 REPEATS = 3
-"""Of one round; the last one counts."""
+"""A round runs an image so many times; the last time counts."""
 LOOP = 300
 TRIES = 3
 

@@ -27,7 +27,7 @@ class Kind(enum.Enum):
 
 
 class Precision(enum.Enum):
-    """Of a peer's weights and activations."""
+    """The number type of a peer's weights and activations."""
 
     FLOAT = "float"
     INT8 = "int8"
@@ -49,13 +49,13 @@ class Subject:
     task: Task = Task.CLASSIFICATION
     """What a peer gives; artifacts say it themselves."""
     precision: Precision | None = None
-    """Of a peer."""
+    """the number type of a peer; None of an artifact"""
     image_shape: tuple[int, ...] = ()
     """(C, H, W), of a converted peer: its engine needs them before the first image."""
 
     @property
     def file_bytes(self) -> int:
-        """Of all its files: some engines keep weights beside the model, under the same stem."""
+        """The size of all its files: some engines keep weights beside the model, under the same stem."""
         if self.kind is not Kind.PEER:
             return self.path.stat().st_size
         return sum(file.stat().st_size for file in self.path.parent.glob(f"{self.path.stem}.*"))
@@ -90,7 +90,7 @@ class Runner(Protocol):
     backend: str
     """The name of the back end or engine, never "auto"."""
     version: str | None
-    """Of the library that runs it."""
+    """the version of the library that runs it"""
     cpu_level: str | None
     """The native backend's level of kernels."""
     reason: str

@@ -24,7 +24,7 @@ LEVEL = 0.95
 FEWEST = 3
 """Trainings that must be there to tell merit from luck: seeds, or cases of each chain."""
 Statistic = Callable[["Drawn"], np.ndarray]
-"""Of samples under all draws: float64 [1 + B]."""
+"""A function that computes a figure from samples under all draws: float64 [1 + B]."""
 Case = tuple[int, str]
 """(seed, setting)"""
 

@@ -56,7 +56,7 @@ def _pairs(results: Results) -> tuple[Status, str]:
 
 
 def _status(against: Sequence[object], left_open: Sequence[object]) -> Status:
-    """Of a claim about several comparisons."""
+    """The status of a claim about several comparisons, by those against it and those that leave it open."""
     if against:
         return Status.CONTRADICTED
     return Status.UNDECIDED if left_open else Status.SUPPORTED

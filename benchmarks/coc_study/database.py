@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS failures (
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT);
 """
 KEYS = "2"
-"""In `meta`: what keys of stages are made of. Those of 1 held paths."""
+"""The version, in `meta`, of what keys of stages are made of. Keys of version 1 held paths."""
 Name = tuple[str, str, str]
 """(kind, group, case_id): what names a case's rows."""
 

@@ -31,7 +31,7 @@ KNOWN: Mapping[str, tuple[tuple[int, int, int], int, int]] = {
 }
 """Images of the splits, their side, and classes of data that need not be there to plan with them."""
 FORWARD = 1 / 3
-"""Of a training step's work: what a pass without gradients takes."""
+"""A pass without gradients takes this share of a training step's work."""
 QUANTIZED = 1.3
 """How much longer a step with fake quantization takes."""
 

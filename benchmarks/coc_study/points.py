@@ -100,7 +100,7 @@ def measure(stage: Checkpoint, begun: Start, data: Data, logits: np.ndarray, cou
 def answers(
     logits: np.ndarray, labels: np.ndarray, limits: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of logits [exits, N, classes]: which images are answered rightly, bool [N], and where they leave."""
+    """Which images logits [exits, N, classes] answer rightly, bool [N], and at which exit they leave."""
     taken = exits_taken(logits, limits)
     return logits[taken, np.arange(len(taken))].argmax(axis=1) == labels, taken
 

@@ -11,7 +11,7 @@ from .published import published
 from .table import Sample, Table, chains
 
 RIVALS_LEVEL = 0.99
-"""Of intervals against each of five rivals: at 95 % one of five would look better by chance too often."""
+"""Intervals against each of five rivals have this level: at 95 % one would win by chance too often."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _pair(table: Table, name: str) -> Pair:
 
 
 def _insertion(table: Table, group: str, better: dict[str, str | None]) -> Insertion | None:
-    """Of a group such as "PQ+D"."""
+    """The conclusion about a group such as "PQ+D"."""
     pair, _, inserted = group.partition("+")
     known = {"".join(sorted(name)): name for name in published().pairs}
     pair = known.get("".join(sorted(pair)), pair)
@@ -159,7 +159,7 @@ def _rival(sequences: Sequence[Sample], best: str, chain: str) -> Rival | None:
 
 
 def _repeat(table: Table, group: str) -> Repeat | None:
-    """Of a group such as "QQ" or "DPQE+D"; the shorter chain may stand among the sequences."""
+    """The conclusion about a group such as "QQ" or "DPQE+D"; the shorter chain may be among the sequences."""
     repeated = group.replace("+", "")
     single = repeated[:-1]
     samples = table.of("repeat", group)

@@ -99,7 +99,7 @@ def evaluate(
 
 
 def identify(recipe: Recipe) -> Identity:
-    """Of the recipe's data as they are now and of this code."""
+    """The identity of the recipe's data as they are now, and of this code."""
     return Identity(work.load_data(recipe.data).version, keys.code_version())
 
 

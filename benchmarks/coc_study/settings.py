@@ -32,7 +32,7 @@ SECTION = re.compile(r"[dpqe]|" + recipe.REPEAT.pattern)
 Choice = Mapping[str, Any]
 """Settings by their full names: {"p.ratio": 0.25}."""
 Grid = Mapping[str, tuple[tuple[Choice, ...], ...]]
-"""For each section its axes; an axis is what is chosen from, one choice at a time."""
+"""The axes of each section; an axis is what is chosen from, one choice at a time."""
 
 
 @dataclass(frozen=True)

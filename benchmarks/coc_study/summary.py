@@ -138,7 +138,7 @@ def _point(sample: Sample) -> dict[str, Any]:
 
 
 def _frontiers(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Of every chain of every group: [BitOpsCR, accuracy] along its frontier."""
+    """The frontier of every chain of every group, as pairs [BitOpsCR, accuracy]."""
     result = []
     for kind, group in unique((s.kind, s.group) for s in samples):
         own = [s for s in samples if (s.kind, s.group) == (kind, group)]

@@ -27,6 +27,6 @@ def _below(key: str, children: Mapping[str | None, list[str]]) -> Iterator[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of what results were computed with."""
+    """The versions of the packages that results were computed with."""
     packages = ("torch", "torch-pruning", "numpy")
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}

@@ -19,7 +19,7 @@ from coc_runtime.errors import CocError
 from . import points
 
 LOG = "log.txt"
-"""In a stage's folder: what its training printed."""
+"""The file in a stage's folder that holds what its training printed."""
 _ONE = threading.Lock()
 """Torch's random numbers are the process's: one stage at a time draws from them."""
 _HELD: dict[str, Data] = {}

@@ -17,7 +17,7 @@ from coc_runtime.environment import environment
 from demo import ROOT
 
 KEPT = ("asked", "original", "held_out_images", "budget_epochs", "epochs", "best", "ended", "met", "compared")
-"""Of RUN/auto.json."""
+"""The parts of RUN/auto.json that are committed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def keep(name: str, command: str, out: Path) -> None:
-    """Of a finished search, what is committed."""
+    """Write the part of a finished search that is committed."""
     found = json.loads((out / "auto.json").read_text())
     del found["asked"]["space"]["recipe"]
     stages = [json.loads(path.read_text()) for path in (out / "stages").glob("*/result.json")]

@@ -79,7 +79,7 @@ class Answer:
 Drivers = SimpleQueue[Driver]
 """Idle processes of the emulator."""
 Run = Callable[[np.ndarray], Answer]
-"""Of images uint8 [N, C, H, W]; threads may share it."""
+"""A function that answers images uint8 [N, C, H, W]; threads may share it."""
 
 
 def quantized(case: Case, bits: tuple[int, int], images: np.ndarray) -> Network:

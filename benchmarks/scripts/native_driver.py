@@ -112,7 +112,7 @@ def _build(target: Target, folder: Path) -> list[str]:
 
 
 def _digest(source: Path, target: Target) -> str:
-    """Of a file, the headers that it includes in turn, and the flags."""
+    """The digest of a file, of the headers that it includes in turn, and of the flags."""
     digest, found = hashlib.sha256(repr(target).encode()), [source]
     for path in found:
         text = path.read_text()

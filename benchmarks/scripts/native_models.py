@@ -41,7 +41,7 @@ EXAMPLE = ROOT / "examples/cifar10-resnet20-1x8/model.pt"
 ORIGINAL = Architecture("resnet56", width=16, shortcut="A", channels=3, classes=10)
 WARM_UP = 50
 TRIES = 25
-"""Of what is measured by starting anew: loads, processes."""
+"""What is measured by starting anew (loads, processes) is started so many times."""
 
 Run = Callable[[np.ndarray], Any]
 

@@ -13,8 +13,8 @@ from torch import fx, nn
 from coc_runtime.errors import CocError
 
 SUPPORTED = (
-    "Conv2d, BatchNorm2d, ReLU, ReLU6, addition, concatenation of channels, max, average, adaptive and "
-    "global pooling, zero padding, Flatten, Dropout, Linear"
+    "Conv2d, BatchNorm2d, ReLU and other functions of single values, addition, products, concatenation and "
+    "choice of channels, max, average, adaptive and global pooling, zero padding, Flatten, Dropout, Linear"
 )
 """What has an integer form."""
 
@@ -88,13 +88,6 @@ def refuse(place: Place, what: str, why: str = "", operator: str = "") -> CocErr
     return CocError(f"{name}: {what} is not supported{why or f'; supported: {SUPPORTED}'}{place.at}")
 
 
-SMOOTH = frozenset(
-    ["hardswish", "silu", "gelu", "gelu_tanh", "sigmoid", "hardsigmoid", "tanh", "elu", "leaky_relu", "mish"]
-    + ["softplus", "clamp"]
-)
-"""Functions of single values in whose place ReLU or ReLU6 usually do."""
-
-
 def unquantized(node: fx.Node, module: nn.Module | None, what: str = "", advice: str = "") -> CocError:
     """A refusal of what a canonical body may hold and no quantized unit computes.
 
@@ -106,8 +99,6 @@ def unquantized(node: fx.Node, module: nn.Module | None, what: str = "", advice:
     kind = what or kind or function or (type(module).__name__ if module else _name(node))
     own = node.op == "call_module" and str(node.target).startswith(place.name)
     name = str(node.target) if own else place.name or node.name
-    if not advice and (function in SMOOTH or kind == "PReLU"):
-        advice = "it has no integer form here, use ReLU or ReLU6 instead"
     rest = f": {advice}" if advice else f"; supported: {SUPPORTED}"
     return CocError(f"{name}: {kind} cannot be quantized{rest}{place.at}")
 

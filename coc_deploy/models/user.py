@@ -66,7 +66,7 @@ def build(name: str, channels: int, classes: int) -> nn.Module:
 
 
 def imported(path: Path) -> dict[str, Path]:
-    """By name, the modules that a user's file imports from its own folder, and those that these import; of
+    """The modules, by name, that a user's file imports from its own folder, and those that these import; of
     an ONNX file the files that hold its weights.
 
     Import statements are read, wherever they stand; what is imported by other means is not known.
@@ -135,7 +135,7 @@ def load(path: Path) -> Any:
 
 
 def _call(factory: Callable[..., Any], channels: int, classes: int) -> Any:
-    """By keyword where the signature names classes or channels, else by position, else without."""
+    """Call a factory with classes and channels by keyword where it names them, else by position."""
     given = {"classes": classes, "channels": channels}
     parameters = inspect.signature(factory).parameters.values()
     named = {p.name: given[p.name] for p in parameters if p.name in given}

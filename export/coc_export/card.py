@@ -15,7 +15,7 @@ from .imagesets import Kind
 MARK = "<!-- Written by coc-export, which overwrites it. -->"
 STAGES = {"D": "distillation", "P": "pruning", "Q": "quantization", "E": "early exit"}
 NAMES = 20
-"""Of classes, that the card lists."""
+"""The card lists at most so many classes."""
 
 PYTHON = """\
 import numpy

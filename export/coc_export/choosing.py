@@ -24,7 +24,7 @@ from .options import Budget, BudgetKind, Choosing
 CHOOSING = 0.5
 """Share of the images whose labels choose the frontier; those of the others bound what its points lose."""
 POINTS = 25
-"""Of the frontier, in the report."""
+"""The report holds at most so many points of the frontier."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ import numpy as np
 
 MOST = 64
 BYTES = 1 << 22
-"""Of their pixels; where images are larger, as many as FEWEST."""
+"""Their pixels take at most so many bytes, unless FEWEST images take more."""
 FEWEST = 28
-"""With all kinds among them."""
+"""So many images have all kinds among them."""
 SEED = 20240
 ZERO = 128
 """The pixel whose value is 0, also where a convolution pads."""

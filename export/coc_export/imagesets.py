@@ -18,7 +18,7 @@ class Kind(enum.Enum):
     CARRIED = "carried"
     """Held-out images in the model.pt."""
     GENERATED = "generated"
-    """At the borders of the pixels' range, and noise."""
+    """Images at the borders of the pixels' range, and noise."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from coc_runtime.session import Session
 from coc_runtime.thresholds import forcing
 
 ROUNDS = 300
-"""Of every exit, interleaved; fewer where SECONDS are over, but FEWEST."""
+"""Every exit is timed so many times, interleaved; fewer times where SECONDS are over, but FEWEST."""
 FEWEST = 20
 SECONDS = 10.0
 WARM_UP = 10
@@ -21,7 +21,7 @@ IMAGES = 64
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """Of one artifact."""
+    """The times of one artifact, exit by exit."""
 
     backend: str
     """with the level of its kernels, e.g. "native avx2" """

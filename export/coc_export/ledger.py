@@ -55,7 +55,8 @@ def _size_ledger(
     per_linear: bytes of a convolution's scale per channel and of a linear layer's one scale.
     Raises CocError if a weight is not in the file at exactly ceil(bits * count / 8) bytes.
     """
-    layers = [node for segment in graph.segments for node in segment.nodes if isinstance(node, Layer)]
+    nodes = [node for segment in graph.segments for node in segment.nodes]
+    layers = [node for node in nodes if isinstance(node, Layer)]
     weights: list[dict[str, Any]] = []
     for layer in layers:
         data = layer.weight.packed.tobytes()
@@ -76,12 +77,14 @@ def _size_ledger(
     per_channel = [layer.channel_scales for layer in layers]
     scales = sum(per_linear if scale is None else per_scale * len(scale) for scale in per_channel)
     weight_bytes = sum(weight["bytes"] for weight in weights)
+    tables = sum(len(node.stored().get("tables", b"")) for node in nodes)
     return {
         "weights": weights,
         "weight_bytes": weight_bytes,
         "bias_bytes": biases,
         "scale_bytes": scales,
-        "structure_bytes": total - weight_bytes - biases - scales,
+        "table_bytes": tables,
+        "structure_bytes": total - weight_bytes - biases - scales - tables,
         "file_bytes": total,
     }
 

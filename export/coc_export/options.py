@@ -13,7 +13,7 @@ from coc_runtime.errors import CocError
 from coc_runtime.onnxfile import IR_VERSIONS
 
 CONFIDENCE = 0.9
-"""In a loss, unless told otherwise."""
+"""The confidence in a bound on the loss, unless told otherwise."""
 MICROSECONDS = {"us": 1, "ms": 1_000, "s": 1_000_000}
 
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, and may not be installed whe
 
 REFERENCE = "reference"
 OPTIMIZATIONS = (("all", True), ("none", False))
-"""Of ONNX Runtime: what answers are called by, whether it optimizes."""
+"""How ONNX Runtime is asked: the name that its answers get, and whether it optimizes."""
 MOST_IMAGES = 250
-"""Of a batch."""
+"""A batch holds at most so many images."""
 
 
 @dataclass(frozen=True, eq=False)

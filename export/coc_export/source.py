@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and artifacts do not need it
     from coc_deploy.network import Network
 
 QUALITY = ("accuracy", "mae", "r2")
-"""Of `Graph.meta`: measured with the thresholds that the model had then."""
+"""The entries of `Graph.meta` that were measured with the thresholds that the model had then."""
 
 
 @dataclass(frozen=True)

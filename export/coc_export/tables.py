@@ -30,8 +30,7 @@ def summary(report: dict[str, Any]) -> str:
             *lines,
             f"{good:<10}{found_quality(report) or f'not measured: {GIVE}'}",
             f"size      {sizes['file_bytes']:,} bytes: weights {sizes['weight_bytes']:,}, "
-            f"biases {sizes['bias_bytes']:,}, scales {sizes['scale_bytes']:,}, "
-            f"structure {sizes['structure_bytes']:,}",
+            + "".join(f"{name} {count:,}, " for name, count in _beside(sizes)).rstrip(", "),
             *_costs(report["cost"]),
         ]
     )
@@ -91,10 +90,18 @@ def sizes(ledger: dict[str, Any]) -> str:
     rows = [["layer", "bits", "weights", "bytes"]]
     for weight in ledger["weights"]:
         rows.append([weight["name"], f"{weight['bits']}", f"{weight['count']:,}", f"{weight['bytes']:,}"])
-    parts = (("biases", "bias_bytes"), ("scales", "scale_bytes"), ("structure", "structure_bytes"))
-    rows += [[name, "", "", f"{ledger[key]:,}"] for name, key in parts]
+    rows += [[name, "", "", f"{count:,}"] for name, count in _beside(ledger)]
     rows.append(["file", "", "", f"{ledger['file_bytes']:,}"])
     return table(rows)
+
+
+def _beside(ledger: dict[str, Any]) -> list[tuple[str, int]]:
+    """What a file holds beside weights, and its bytes; tables only where there are some."""
+    parts = {name: ledger.get(f"{part}_bytes", 0) for name, part in PARTS.items()}
+    return [(name, count) for name, count in parts.items() if count or name != "tables"]
+
+
+PARTS = {"biases": "bias", "scales": "scale", "tables": "table", "structure": "structure"}
 
 
 def threshold_choice(section: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ does state is checked before it is used; nothing is allocated beyond what the fi
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -92,6 +93,9 @@ class _Reader:
         rows = [Row(*fields) for fields in ROW.iter_unpack(self._take(ROW.size * header.operators))]
         for index, row in enumerate(rows):
             _at_operator(index, coclayout.check_row, row)
+        version = coclayout.version_of(row.kind for row in rows)
+        if header.version != version:
+            raise CocError(f"format {header.version} is not that of its operators, {version}")
         segments = list(SEGMENT.iter_unpack(self._take(SEGMENT.size * header.segments)))
         thresholds = self._thresholds()
         sections = {name: self._section(name, rows) for name in PER_CHANNEL}
@@ -185,18 +189,20 @@ class _Reader:
         def per_channel(section: str) -> np.ndarray:
             return sections[section].take(row.channels)
 
-        node = kind.from_row(Stored(row, name, sources, output, partial(self._weight, row), per_channel))
+        weight = partial(self._weight, row)
+        node = kind.from_row(Stored(row, name, sources, output, weight, self._bytes, per_channel))
         return node, Tensor(output, node.output_shape(*sources), row.bits, row.zero_point, row.exponent)
 
-    def _weight(self, row: Row, shape: tuple[int, ...]) -> Weight:
-        count = 1
-        for length in shape:
-            count *= length
-        if count > MAX_ELEMENTS:
-            raise CocError(f"weights {shape} exceed {MAX_ELEMENTS}")
+    def _bytes(self, shape: tuple[int, ...]) -> np.ndarray:
         if any(self._take(-self.at % WEIGHT_ALIGNMENT)):
             raise CocError("the padding in front of its weights is not 0")
-        packed = np.frombuffer(self._take(-(-row.weight_bits * count // 8)), np.uint8)
+        return np.frombuffer(self._take(math.prod(shape)), np.uint8).reshape(shape)
+
+    def _weight(self, row: Row, shape: tuple[int, ...]) -> Weight:
+        count = math.prod(shape)
+        if count > MAX_ELEMENTS:
+            raise CocError(f"weights {shape} exceed {MAX_ELEMENTS}")
+        packed = self._bytes((-(-row.weight_bits * count // 8),))
         unused = 8 * len(packed) - row.weight_bits * count
         if int(packed[-1]) >> (8 - unused):
             raise CocError("unused bits behind its weights are not 0")

@@ -6,6 +6,7 @@ docs/format.md describes the file byte by byte.
 import json
 import struct
 import zlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from . import cost
@@ -27,11 +28,12 @@ from .ops import KINDS, Tensor
 from .ops.row import ENCODINGS, EVERY, Row
 
 MAGIC = b"\x89COC\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
+"""The newest; a file has the oldest version that holds all of its operators."""
 CHECKED_FROM = 16
 """The checksum covers the bytes from here to the end of the file."""
 LARGEST_THRESHOLD = {Task.CLASSIFICATION: MAX_CONFIDENCE, Task.REGRESSION: MAX_TOLERANCE}
-"""Of confidences (above 1 an image never leaves), and of tolerances."""
+"""The largest threshold of confidences (above 1 an image never leaves), and of tolerances."""
 
 TASKS = (Task.CLASSIFICATION, Task.REGRESSION)
 SEGMENT = struct.Struct("<4H")
@@ -62,6 +64,11 @@ HEADER = struct.Struct("<8sIIIHHIHHbB2sI8s")
 def checksum(data: bytes) -> int:
     """CRC-32 (zlib's) of all that follows the checksum itself."""
     return zlib.crc32(memoryview(data)[CHECKED_FROM:])
+
+
+def version_of(kinds: Iterable[int]) -> int:
+    """The version of a file with operators of these kinds."""
+    return max(KINDS[kind].SINCE for kind in kinds)
 
 
 def check_row(row: Row) -> None:

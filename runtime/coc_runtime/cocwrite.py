@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from . import arithmetic, cocfile, coclayout
-from .coclayout import HEADER, MAGIC, SEGMENT, TASKS, VERSION
+from .coclayout import HEADER, MAGIC, SEGMENT, TASKS
 from .errors import CocError
 from .graph import Graph, verify
 from .limits import WEIGHT_ALIGNMENT
 from .ops import Op, Tensor
-from .ops.row import PER_CHANNEL, ROW, Row
+from .ops.row import BEHIND, PER_CHANNEL, ROW, Row
 
 CHECKSUM_AT = 12
 
@@ -39,12 +39,12 @@ def dump(graph: Graph) -> bytes:
     stored = [node.stored() for node in nodes]
     sections += [parts[name] for name in PER_CHANNEL for parts in stored if name in parts]
     body = bytearray(HEADER.size) + b"".join(sections) + description
-    for weights in (parts["weights"] for parts in stored if "weights" in parts):
-        body += bytes(-len(body) % WEIGHT_ALIGNMENT) + weights
-    image = graph.tensors[graph.input]
+    for part in (parts[name] for parts in stored for name in BEHIND if name in parts):
+        body += bytes(-len(body) % WEIGHT_ALIGNMENT) + part
+    image, version = graph.tensors[graph.input], coclayout.version_of(node.KIND for node in nodes)
     counts = (len(body), len(nodes), len(graph.segments), *image.shape, image.exponent)
     counts += (TASKS.index(graph.task),)
-    body[: HEADER.size] = _pack(HEADER, MAGIC, VERSION, 0, *counts, b"", len(description), b"")
+    body[: HEADER.size] = _pack(HEADER, MAGIC, version, 0, *counts, b"", len(description), b"")
     data = seal(bytes(body))
     cocfile.parse(data, "the graph as a .coc file")
     return data

@@ -21,7 +21,7 @@ DEBUG = "COC_DEBUG"
 OURS = "coc_"
 """What the names of our packages begin with."""
 NO_MEMORY = ("can't allocate memory", "bad_alloc", "Unable to allocate")
-"""In the messages of torch and of C++ libraries."""
+"""Words by which the messages of torch and of C++ libraries say that memory is short."""
 
 Body = Callable[[Sequence[str] | None], int]
 

@@ -27,7 +27,7 @@ SPECS = (
     "imagefolder:PATH[:size=WxH]; any with [:held_out=SHARE]"
 )
 ROTATIONS = 3
-"""Of every image of rotated-digits."""
+"""rotated-digits holds every image rotated in so many ways."""
 MOST_DEGREES = 60
 CALIBRATION_SHARE = 0.1
 CALIBRATION_MOST = 5000

@@ -63,7 +63,7 @@ class Graph:
 
     @property
     def classes(self) -> int:
-        """Of a regression: how many numbers it gives."""
+        """How many classes the model tells apart; of a regression how many numbers it gives."""
         return self.tensors[self.segments[-1].logits].shape[0]
 
 
@@ -109,7 +109,7 @@ def verify(graph: Graph) -> None:
         if _tensor(graph, segment.logits).shape != (graph.classes,):
             raise CocError(f"segment {index}: logits must have {graph.classes} classes like the last exit's")
         if _tensor(graph, segment.logits).bits != LOGIT_BITS:
-            raise CocError(f"segment {index}: logits must come from a linear layer")
+            raise CocError(f"segment {index}: logits must come from an operator that gives them")
 
 
 def _tensor(graph: Graph, name: str) -> Tensor:

@@ -18,9 +18,9 @@ from functools import cache, lru_cache
 import numpy as np
 
 SPARED = 0.01
-"""Of the permitted error, for the interval of the rate at which answers are won."""
+"""The interval of the rate at which answers are won spends this share of the permitted error."""
 HALVINGS = 6
-"""Of that interval; the tail of each part is bounded by its most favourable corner."""
+"""That interval is halved so often; the tail of each part is bounded by its most favourable corner."""
 NEGLIGIBLE = 1e-6
 """Probability of counts so unlikely that they are taken as favourable instead of being summed."""
 BISECTIONS = 10
@@ -167,7 +167,7 @@ def _times_log(count: np.ndarray, rate: float) -> np.ndarray:
 
 
 def _log_factorials(most: int) -> np.ndarray:
-    """Of 0 to `most`, or more."""
+    """The logarithms of the factorials of 0 to `most`, or more."""
     return _factorial_table(1 << (most + 1).bit_length())
 
 

@@ -91,7 +91,7 @@ class Interrupts:
 
 
 def _code(number: int) -> int:
-    """As shells count."""
+    """The exit code of a program that this signal ended, as shells count."""
     return 128 + number
 
 

@@ -58,7 +58,7 @@ OPERATOR_BYTES = 24
 SEGMENT_BYTES = 8
 """Bytes of a segment in a .coc file."""
 WEIGHT_ALIGNMENT = 16
-"""Where a layer's weights begin in a .coc file: at a multiple of so many bytes."""
+"""A layer's weights begin at a multiple of so many bytes in a .coc file."""
 
 ONNX_TABLE_ROW = 8
 """Integers that a byte of packed weights stands for."""

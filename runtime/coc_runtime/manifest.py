@@ -16,15 +16,16 @@ from .limits import MAX_ELEMENTS
 from .ops import OPS, Op, Tensor
 from .ops.entry import Entry, Parameters, checked_name, get, integers, pick, product
 
-FORMAT = 1
-"""Version of this structure. A reader refuses what is newer than itself."""
+FORMAT = 2
+"""The newest version of this structure; a manifest has the oldest that holds all of its operators. A reader
+refuses what is newer than itself."""
 
 
 def dump(graph: Graph) -> bytes:
     """The manifest of a graph as compact UTF-8 JSON."""
     index = {name: i for i, name in enumerate(graph.tensors)}
     manifest: dict[str, Any] = {
-        "format": FORMAT,
+        "format": _format(graph),
         "input": index[graph.input],
         "tensors": [[t.name, t.shape, t.bits, t.zero_point, t.exponent] for t in graph.tensors.values()],
         "segments": [
@@ -44,6 +45,11 @@ def dump(graph: Graph) -> bytes:
         return json.dumps(manifest, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise CocError(f"graph.meta cannot be written as JSON: {error}") from None
+
+
+def _format(graph: Graph) -> int:
+    """The version of the graph's manifest."""
+    return max(node.SINCE for segment in graph.segments for node in segment.nodes)
 
 
 def _dump_node(node: Op, index: Mapping[str, int]) -> dict[str, Any]:
@@ -101,6 +107,8 @@ def load(manifest: dict[str, Any], thresholds: tuple[float, ...], parameters: Pa
     meta = get(manifest, "meta", dict)
     graph = Graph(name, by_name, tuple(segments), thresholds, meta, task_of(manifest))
     verify(graph)
+    if manifest["format"] != _format(graph):
+        raise CocError(f"format {manifest['format']} is not that of its operators, {_format(graph)}")
     counted = [bitops(graph.segment_layers(k)) for k in range(len(segments))]
     if counted != declared:
         raise CocError(f"BitOps per segment are {counted}, declared {declared}")

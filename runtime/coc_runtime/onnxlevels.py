@@ -79,6 +79,7 @@ def read_levels(graph: memoryview, count: int) -> tuple[Level, ...]:
     levels: list[Level] = []
     known: dict[str, Initializer] = {}
     parts: dict[str, int] = {}
+    packed: set[str] = set()
     rest: memoryview | None = graph
     for index in range(count):
         assert rest is not None
@@ -89,7 +90,7 @@ def read_levels(graph: memoryview, count: int) -> tuple[Level, ...]:
         rest = _deeper(nodes, last=index == count - 1)
         compute = [node for node in nodes if node.op in SEGMENT_OPS and node.inputs != ("xf",)]
         for node in compute:
-            _check_growth(node, known)
+            _check_growth(node, known, packed)
             _count_parts(node, parts)
         for node in nodes:
             _check_difference(node, known)
@@ -161,16 +162,27 @@ def _deeper(nodes: list[_Node], last: bool) -> memoryview | None:
     return branches[0].attributes["else_branch"].part(6)
 
 
-def _check_growth(node: _Node, known: dict[str, Initializer]) -> None:
-    """Raise CocError for constants that broadcast or repeat beyond a few times the file's size."""
-    if node.op == "Gather":
+def _check_growth(node: _Node, known: dict[str, Initializer], packed: set[str]) -> None:
+    """Raise CocError for constants that broadcast or repeat beyond a few times the file's size.
+
+    packed: values that are initializers as other integers, such as packed weights; grows.
+    """
+    if node.op == "Cast" and set(node.inputs) <= known.keys():
+        packed.update(node.outputs)
+    if node.op == "Gather" and node.integers() == {"axis": [1]}:
+        chosen = known.get(node.inputs[-1])
+        if chosen is None or len(chosen.shape) != 1 or known.keys() & node.inputs[:-1]:
+            raise CocError("a Gather of channels does not read a list of them")
+    elif node.op == "Gather":
         table = known.get(node.inputs[0]) if node.inputs else None
-        if table is None or len(table.shape) != 2 or table.shape[1] > ONNX_TABLE_ROW:
+        if table is None or not 1 <= len(table.shape) <= 2:
+            raise CocError("a Gather does not read a table")
+        if len(table.shape) == 2 and (table.shape[1] > ONNX_TABLE_ROW or not set(node.inputs[1:]) <= packed):
             raise CocError("a Gather does not read a table of packed weights")
     if node.op == "Mul":
         factor = known.get(node.inputs[-1]) if node.inputs else None
-        if factor is None or factor.shape:
-            raise CocError("a Mul does not read a scalar")
+        if not known.keys().isdisjoint(node.inputs) and (factor is None or factor.shape):
+            raise CocError("a Mul of a constant does not read a scalar")
 
 
 def _check_difference(node: _Node, known: dict[str, Initializer]) -> None:

@@ -68,7 +68,7 @@ class Kept:
     needed: int | None = None
 
     def record(self) -> dict[str, Any]:
-        """As result.json and reports hold it."""
+        """The promise as result.json and reports hold it."""
         values: dict[str, Any] = {
             "max_drop": self.promise.max_drop,
             "confidence": self.promise.confidence,
@@ -149,7 +149,7 @@ def bound(
 
 
 def largest_error(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Of the last exit, for numbers: more than that no image can lose in a bound. 1 for answers."""
+    """The largest error of the last exit, for numbers, which bounds the loss of any image; 1 for answers."""
     if labels.dtype.kind != "f" or logits.shape[1] == 0:
         return 1.0
     return float(np.abs(logits[-1].astype(np.float64) - labels).mean(axis=1).max())

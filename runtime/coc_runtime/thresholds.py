@@ -32,7 +32,7 @@ ROUNDS = 3
 SEEDS = 40
 """Points of the frontier that a round improves."""
 STEP = 0.05
-"""Of the frontier's span of cost: how far off a neighbour is that differs enough to be told."""
+"""A neighbour on the frontier is told where it is this share of the frontier's span of cost away."""
 
 
 NEVER = {Task.CLASSIFICATION: 2.0, Task.REGRESSION: 0.0}

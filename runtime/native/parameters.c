@@ -1,4 +1,4 @@
-/* parameters.c - biases, scales and weights of a file (docs/format.md, checks 18 to 22). */
+/* parameters.c - biases, scales and weights of a file (docs/format.md, checks 18 to 23). */
 #include "parameters.h"
 #include "bytes.h"
 
@@ -59,8 +59,7 @@ int coc_sums_exact(const coc_channels *channels, const uint8_t *codes, size_t ch
     return odd_part * ((one > other ? one : other) + magnitude) < COC_EXACT_LIMIT;
 }
 
-/* The next layer's packed codes, in the model's copy. */
-static coc_status take_codes(coc_parameters *at, uint64_t count, uint32_t bits, const uint8_t **codes) {
+coc_status coc_take_codes(coc_parameters *at, uint64_t count, uint32_t bits, const uint8_t **codes) {
     const uint64_t begin = (at->weights + COC_WEIGHT_ALIGNMENT - 1) & ~(uint64_t)(COC_WEIGHT_ALIGNMENT - 1);
     const uint64_t end = begin + (count * bits + 7) / 8;
     if (end > at->size)
@@ -78,7 +77,7 @@ static coc_status take_codes(coc_parameters *at, uint64_t count, uint32_t bits, 
 coc_status coc_take_channels(coc_parameters *at, const coc_channels *channels, const uint8_t **codes,
                              const int32_t **bias) {
     const uint64_t count = (uint64_t)channels->count * channels->weights;
-    const coc_status status = take_codes(at, count, channels->bits, codes);
+    const coc_status status = coc_take_codes(at, count, channels->bits, codes);
     if (status != COC_OK)
         return status;
     *bias = at->bias;

@@ -27,6 +27,9 @@ typedef struct {
 coc_status coc_take_channels(coc_parameters *at, const coc_channels *channels, const uint8_t **codes,
                              const int32_t **bias);
 
+/* The next layer's `count` codes of `bits` bits, in the model's memory. */
+coc_status coc_take_codes(coc_parameters *at, uint64_t count, uint32_t bits, const uint8_t **codes);
+
 /* The next scale m * 2^exponent: its odd part m, or 0 if it is not legal. */
 uint32_t coc_take_scale(coc_parameters *at, int32_t *exponent);
 

@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-#define VERSION 1u
+#define VERSION 2u /* the newest */
 
 _Static_assert(COC_MAX_EXITS + 1 == COC_MAX_SEGMENTS && COC_MAX_CLASSES == COC_MAX_CHANNELS, "coc.h");
 
@@ -42,8 +42,10 @@ coc_status coc_check_head(const uint8_t *head, uint64_t size) {
         return COC_ERROR_MAGIC;
     if (size < COC_HEADER_BYTES)
         return COC_ERROR_TRUNCATED;
-    if (get32(head + 8) != VERSION)
-        return get32(head + 8) > VERSION ? COC_ERROR_VERSION : COC_ERROR_MALFORMED;
+    if (get32(head + 8) > VERSION)
+        return COC_ERROR_VERSION;
+    if (get32(head + 8) == 0)
+        return COC_ERROR_MALFORMED;
     if (size != get32(head + 16))
         return size < get32(head + 16) ? COC_ERROR_TRUNCATED : COC_ERROR_MALFORMED;
     return size > COC_MAX_FILE_BYTES ? COC_ERROR_LIMIT : COC_OK;
@@ -153,9 +155,9 @@ static int fields_legal(const uint8_t *p, const coc_op *op) {
         return 0;
     if (((op->fields & COC_GROUPS) != 0) != (get16(p + 14) != 0))
         return 0;
-    if (!(op->fields & COC_WEIGHTS))
-        return p[1] == 0 && p[2] == 0 && get32(p + 16) == 0;
-    return COC_WEIGHT_BITS(p[1]) && p[2] <= 1 && get32(p + 16) != 0;
+    if (((op->fields & (COC_WEIGHTS | COC_COUNT)) != 0) != (get32(p + 16) != 0))
+        return 0;
+    return op->fields & COC_WEIGHTS ? COC_WEIGHT_BITS(p[1]) && p[2] <= 1 : p[1] == 0 && p[2] == 0;
 }
 
 static coc_status read_fields(const uint8_t *p, coc_node *node, coc_row *row) {
@@ -198,6 +200,7 @@ static coc_status read_output(const uint8_t *p, const coc_node *node, coc_tensor
 static coc_status read_operators(coc_model *model, const uint8_t *data) {
     const coc_segment *segment = model->segments;
     const uint8_t *p = data + COC_HEADER_BYTES;
+    uint32_t version = 1;
     for (uint32_t j = 0; j < model->node_count; j++, p += COC_OPERATOR_BYTES) {
         coc_node *node = &model->nodes[j];
         coc_row row;
@@ -211,8 +214,9 @@ static coc_status read_operators(coc_model *model, const uint8_t *data) {
             status = coc_check_shape(model, &row, node, &model->tensors[j + 1]);
         if (status != COC_OK)
             return status;
+        version = node->op->since > version ? node->op->since : version;
     }
-    return COC_OK;
+    return get32(data + 8) == version ? COC_OK : COC_ERROR_MALFORMED;
 }
 
 /* Give every operator its parameters and the numbers that follow from types. */

@@ -15,7 +15,7 @@ from coc_deploy.stages import prune, quantize
 from coc_runtime.errors import CocError
 from conftest import TinyRun
 from tiny import digits, float_network, quantized_network, same_state
-from usernets import USER, ZOO, images, network
+from usernets import FIXED, USER, ZOO, images, network
 from usernets import quantize as quantize_user
 
 VERSION_2 = Path(__file__).parents[1] / "model_version2.pt"
@@ -79,7 +79,7 @@ def test_saving_what_was_loaded_changes_nothing(tmp_path: Path) -> None:
     assert same_state(a.pop("state"), b.pop("state")) and a == b
 
 
-@pytest.mark.parametrize("name", [*USER, *ZOO])
+@pytest.mark.parametrize("name", [*USER, *FIXED, *ZOO])
 @pytest.mark.parametrize("bits", [None, (2, 4)])
 def test_any_network_comes_back_without_its_source(
     name: str, bits: tuple[int, int] | None, tmp_path: Path

@@ -13,10 +13,10 @@ from coc_deploy.network import ExitSpec, exit_logits
 from coc_deploy.qat import QConv
 from coc_deploy.rewriting import QuantSpec
 from tiny import quantized_network
-from usernets import USER, ZOO, images, network, quantize, settled
+from usernets import FIXED, USER, ZOO, images, network, quantize, settled
 
 
-@pytest.mark.parametrize("name", [*USER, *ZOO])
+@pytest.mark.parametrize("name", [*USER, *FIXED, *ZOO])
 def test_the_float_copy_computes_what_the_network_did_before(name: str) -> None:
     some = images(network(name).input_shape)
     expected = exit_logits(network(name), some)
@@ -25,7 +25,7 @@ def test_the_float_copy_computes_what_the_network_did_before(name: str) -> None:
     np.testing.assert_allclose(exit_logits(floats, some), expected, atol=2e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", [*USER, *ZOO])
+@pytest.mark.parametrize("name", [*USER, *FIXED, *ZOO])
 def test_quantized_again_it_has_the_same_units(name: str, tmp_path: Path) -> None:
     once = quantize(network(name), (4, 8))
     again = dequantized(once)

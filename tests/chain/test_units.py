@@ -13,7 +13,7 @@ from coc_deploy.network import Network, exit_logits, to_input
 from coc_deploy.qat import ActQuant, Mode, QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QMaxPool, QPool
 from coc_deploy.rewriting import QuantSpec
 from coc_runtime.errors import CocError
-from usernets import USER, images, network, quantize
+from usernets import FIXED, USER, images, network, quantize
 
 
 def units(found: Network) -> dict[str, nn.Module]:
@@ -22,7 +22,7 @@ def units(found: Network) -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize("mode", [Mode.TRAIN, Mode.FOLDED])
 @pytest.mark.parametrize("bits", [(1, 4), (8, 8)])
-@pytest.mark.parametrize("name", [*USER, "mobilenet_v2", "resnet8_mlperf"])
+@pytest.mark.parametrize("name", [*USER, *FIXED, "mobilenet_v2", "resnet8_mlperf"])
 def test_every_parameter_gets_a_gradient(name: str, bits: tuple[int, int], mode: Mode) -> None:
     found = quantize(network(name), bits)
     found.train(mode is Mode.TRAIN)
@@ -34,7 +34,7 @@ def test_every_parameter_gets_a_gradient(name: str, bits: tuple[int, int], mode:
             assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), label
 
 
-@pytest.mark.parametrize("name", [*USER, "resnet8_mlperf"])
+@pytest.mark.parametrize("name", [*USER, *FIXED, "resnet8_mlperf"])
 def test_eight_bits_are_close_to_the_float_network(name: str) -> None:
     some = images(network(name).input_shape, 16)
     expected = exit_logits(network(name), some)[-1]
@@ -214,7 +214,7 @@ def test_a_whole_chain_runs_on_a_users_file_and_the_model_no_longer_needs_it(tmp
     assert history[0]["accuracy"] > 60
 
 
-@pytest.mark.parametrize("part", ["nn.Hardswish()", "nn.Conv2d(9, 9, 3, padding=2, dilation=2)"])
+@pytest.mark.parametrize("part", ["nn.ConvTranspose2d(9, 9, 1)", "nn.Conv2d(9, 9, 3, padding=2, dilation=2)"])
 def test_what_a_users_file_may_not_do_is_told_before_any_training(
     part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

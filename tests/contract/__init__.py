@@ -15,10 +15,14 @@ from coc_runtime.ops import (
     Flatten,
     GlobalAveragePool,
     Linear,
+    Logits,
+    Lookup,
     MaxPool,
+    Mul,
     Op,
+    Select,
 )
-from contract import add, concat, conv, flatten, linear, pool
+from contract import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select
 from contract.base import Contract, Instance
 
 __all__ = ["CONTRACTS", "Contract", "Instance", "single_operators"]
@@ -32,6 +36,10 @@ CONTRACTS: dict[type[Op], Contract] = {
     AveragePool: pool.AVERAGE,
     Concat: concat.CONTRACT,
     Flatten: flatten.CONTRACT,
+    Lookup: lookup.CONTRACT,
+    Mul: mul.CONTRACT,
+    Select: select.CONTRACT,
+    Logits: logits.CONTRACT,
 }
 
 

@@ -75,10 +75,11 @@ def layer_weight(rng: np.random.Generator, shape: tuple[int, ...]) -> Weight:
 
 
 def around(node: Op, output: Tensor, inputs: list[Tensor]) -> Graph:
-    """A 1x1 convolution per input of the node makes its codes from the image, Flatten a vector of them.
+    """A convolution per input of the node makes its codes from the image, Flatten a vector of them.
 
-    Inputs have one height and width (of a vector, both 1) and the image as many channels as the first. Two
-    heads read the output: the first segment carries it, the second reads it again. Logits are read by none.
+    The image has the shape of the first input (of a vector, height and width 1), the others have at most its
+    height and width. Two heads read the output: the first segment carries it, the second reads it again.
+    Logits are read by none.
     """
     rng = np.random.default_rng(0)
     images = [t if len(t.shape) == 3 else like(f"{t.name}.image", t, (*t.shape, 1, 1)) for t in inputs]
@@ -118,10 +119,9 @@ def around(node: Op, output: Tensor, inputs: list[Tensor]) -> Graph:
 def _mix(image: Tensor, output: Tensor, rng: np.random.Generator) -> Conv:
     """Codes that spread over the range of `output`: one channel of the image each, or its negative."""
     channels = output.shape[0]
-    codes = np.full((channels, image.shape[0], 1, 1), 128, np.uint8)
-    codes[np.arange(channels), np.arange(channels) % image.shape[0]] = rng.choice(
-        [126, 130], (channels, 1, 1)
-    )
+    kernel = [whole - part + 1 for whole, part in zip(image.shape[1:], output.shape[1:], strict=True)]
+    codes = np.full((channels, image.shape[0], *kernel), 128, np.uint8)
+    codes[np.arange(channels), np.arange(channels) % image.shape[0], 0, 0] = rng.choice([126, 130], channels)
     scale = np.full(channels, 2.0 ** (output.exponent - image.exponent + output.bits - 9), np.float32)
     bias = np.full(channels, 0 if output.zero_point else 256, np.int32)
     return Conv(

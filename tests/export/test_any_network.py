@@ -20,7 +20,7 @@ from coc_export.onnx.writer import write_onnx
 from coc_runtime import cocfile, cocwrite, onnxfile
 from coc_runtime.graph import Graph
 from coc_runtime.ops import AveragePool, Concat, Conv, Flatten, GlobalAveragePool, MaxPool
-from usernets import USER, ZOO, images, network, quantize, settled
+from usernets import FIXED, USER, ZOO, images, network, quantize, settled
 
 META = {"chain": "Q", "data": "digits", "chain_bits": [1, 8], "original_bitops": 1, "original_bits": 1}
 BITS = [(1, 8), (4, 8), (8, 8), (1, 4)]
@@ -49,7 +49,7 @@ def assert_parity(quantized: Network, folder: Path) -> Graph:
     return graph
 
 
-@pytest.mark.parametrize(("name", "bits"), list(itertools.product([*USER, *ZOO], BITS)))
+@pytest.mark.parametrize(("name", "bits"), list(itertools.product([*USER, *FIXED, *ZOO], BITS)))
 def test_every_back_end_computes_the_same(name: str, bits: tuple[int, int], tmp_path: Path) -> None:
     assert_parity(quantize(network(name), bits), tmp_path)
 

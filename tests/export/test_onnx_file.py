@@ -22,7 +22,7 @@ from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, verify
 from coc_runtime.ops import OPS, AveragePool, Tensor
 from contract.base import around
-from graphs import random_graph, random_images, random_inception
+from graphs import random_graph, random_images, random_inception, random_mobile
 
 
 def assert_same(a: Graph, b: Graph) -> None:
@@ -59,9 +59,10 @@ def test_round_trip_gives_the_same_graph(
 
 
 @pytest.mark.parametrize(("bits", "act_bits"), [(1, 8), (4, 4)])
-def test_round_trip_of_joined_branches(bits: int, act_bits: int) -> None:
-    graph = random_inception(9, bits, act_bits, 2, 3, 9)
-    assert_same(graph, onnxfile.parse(write_onnx(graph).SerializeToString(), "memory").graph)
+def test_round_trip_of_joined_branches_and_of_products(bits: int, act_bits: int) -> None:
+    for made in (random_inception, random_mobile):
+        graph = made(9, bits, act_bits, 2, 3, 9)
+        assert_same(graph, onnxfile.parse(write_onnx(graph).SerializeToString(), "memory").graph)
 
 
 def test_onnx_package_accepts_segment_models() -> None:
@@ -322,9 +323,10 @@ def mutated_json(structure: bytes, rng: random.Random) -> bytes:
     return json.dumps(root).encode()
 
 
-@pytest.mark.parametrize("joined", [False, True])
-def test_mutations_with_a_valid_checksum_give_a_coc_error_or_a_legal_graph(joined: bool) -> None:
-    model = write_onnx(random_inception(1, 4, 8, 1, 3, 6)) if joined else onnx.load_from_string(small_file())
+@pytest.mark.parametrize("kind", ["residual", "joined", "multiplied"])
+def test_mutations_with_a_valid_checksum_give_a_coc_error_or_a_legal_graph(kind: str) -> None:
+    made = {"joined": random_inception, "multiplied": random_mobile}
+    model = write_onnx(made[kind](1, 4, 8, 1, 3, 6)) if kind in made else onnx.load_from_string(small_file())
     body, structure = model.graph.SerializeToString(), model.metadata_props[0].value.encode()
     rng, legal = random.Random(1), 0
     for attempt in range(3000):

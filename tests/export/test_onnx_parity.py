@@ -15,7 +15,7 @@ from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.backends.reference import ReferenceBackend
 from coc_runtime.graph import Graph
 from coc_runtime.onnxfile import OnnxFile
-from graphs import depthwise_graph, random_graph, random_images, random_inception
+from graphs import depthwise_graph, random_graph, random_images, random_inception, random_mobile
 
 # (exits, channels, size): maps of 8x8, 7x7, 6x6 and 4x4 before pooling; channels that need padding bits
 LAYOUTS = [(0, 3, 16), (1, 5, 14), (2, 11, 12), (2, 8, 8), (1, 3, 7)]
@@ -56,6 +56,14 @@ def test_segments_equal_the_reference(
 @pytest.mark.parametrize("index", range(len(JOINED)))
 def test_joined_branches_equal_the_reference(index: int, optimize: bool) -> None:
     graph = random_inception(index, **JOINED[index])  # type: ignore[arg-type]
+    file = onnxfile.parse(write_onnx(graph).SerializeToString(), "memory")
+    assert_segments_equal(graph, file, optimize)
+
+
+@pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "plain"])
+@pytest.mark.parametrize(("bits", "act_bits"), [(1, 8), (4, 4)])
+def test_tables_and_products_equal_the_reference(bits: int, act_bits: int, optimize: bool) -> None:
+    graph = random_mobile(2, bits, act_bits, exits=2, channels=5, size=9)
     file = onnxfile.parse(write_onnx(graph).SerializeToString(), "memory")
     assert_segments_equal(graph, file, optimize)
 

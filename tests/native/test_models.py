@@ -10,7 +10,7 @@ import pytest
 from coc_runtime import Result, Session, cocwrite
 from coc_runtime.graph import Graph
 from coc_runtime.ops import Add
-from graphs import random_graph, random_images, random_inception
+from graphs import random_graph, random_images, random_inception, random_mobile
 from native_driver import Driver, Request
 
 MODELS = (
@@ -62,8 +62,16 @@ def test_every_level_equals_the_reference(driver: Driver, index: int) -> None:
 
 @pytest.mark.parametrize("index", range(len(JOINED)))
 def test_joined_branches_equal_the_reference(driver: Driver, index: int) -> None:
-    graph = random_inception(index, **JOINED[index])  # type: ignore[arg-type]
-    data, images = cocwrite.dump(graph), random_images(graph, 4, seed=index)
+    assert_levels_equal(driver, random_inception(index, **JOINED[index]), index)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("index", range(len(JOINED)))
+def test_tables_and_products_equal_the_reference(driver: Driver, index: int) -> None:
+    assert_levels_equal(driver, random_mobile(index, **JOINED[index]), index)  # type: ignore[arg-type]
+
+
+def assert_levels_equal(driver: Driver, graph: Graph, seed: int) -> None:
+    data, images = cocwrite.dump(graph), random_images(graph, 4, seed=seed)
     session = Session.from_graph(graph)
     expected, every = session.run(images), session.logits_per_exit(images)
     for level in driver.levels():

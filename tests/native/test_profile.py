@@ -7,13 +7,14 @@ import pytest
 
 from coc_runtime import cocwrite
 from coc_runtime.graph import Graph
-from graphs import as_regression, random_graph, random_images, random_inception
+from graphs import as_regression, random_graph, random_images, random_inception, random_mobile
 from native_driver import Driver
 
 GRAPHS = (
     random_graph(3, exits=2),
     random_graph(4, bits=4, act_bits=4, exits=0, size=9),
     random_inception(5, exits=2),
+    random_mobile(7, exits=2),
     as_regression(random_graph(6, exits=3, classes=2)),
 )
 

@@ -9,9 +9,10 @@ import numpy as np
 
 import corpus
 import corpus_pools
+import corpus_tables
 from coc_runtime import CocError, Session, cocfile, cocwrite
 from cocparts import refit, single
-from graphs import random_graph, random_inception
+from graphs import random_graph, random_inception, random_mobile
 from native_driver import STATUSES, Driver, Request
 
 EXPECTED = {
@@ -46,9 +47,14 @@ def joined() -> bytes:
     return cocwrite.dump(random_inception(3, exits=2, channels=4))
 
 
+@cache
+def multiplied() -> bytes:
+    return cocwrite.dump(random_mobile(3, exits=2, channels=4))
+
+
 def mutate(rng: np.random.Generator) -> bytes:
     """A whole file with a few bytes changed, or a piece cut, its checksum and size refitted."""
-    data = bytearray(whole() if rng.random() < 0.5 else joined())
+    data = bytearray((whole, joined, multiplied)[rng.integers(3)]())
     for _ in range(rng.integers(1, 4)):
         fixed = len(data) if rng.random() < 0.3 else 1100
         data[rng.integers(16, fixed)] = rng.choice([0, 1, 2, 127, 128, 255, rng.integers(256)])
@@ -75,7 +81,8 @@ def test_named_statuses(driver: Driver) -> None:
     data = whole()
     assert driver.open(data) == "OK"
     assert driver.open(data[:-1]) == "TRUNCATED"
-    assert driver.open(malformed()["version-2"]) == "VERSION"
+    assert driver.open(malformed()["version-3"]) == "VERSION"
+    assert driver.open(malformed()["version-2"]) == "MALFORMED"
     assert driver.open(malformed()["version-0"]) == "MALFORMED"
     assert driver.open(malformed()["checksum-zero"]) == "CHECKSUM"
     assert driver.open(malformed()["limit-channels"]) == "LIMIT"
@@ -88,7 +95,7 @@ def test_padding_of_the_kernels_size_is_refused_where_all_else_is_legal(driver: 
 
 
 def test_files_at_the_limits_open_and_run(driver: Driver) -> None:
-    for parts in corpus_pools.at_the_limits():
+    for parts in (*corpus_pools.at_the_limits(), *corpus_tables.at_the_limits()):
         data = parts.build()
         graph = cocfile.parse(data, "memory").graph
         images = np.random.default_rng(0).integers(0, 256, (1, *parts.image[:3]), np.uint8)

@@ -15,7 +15,7 @@ import corpus_pools
 from coc_runtime import CocError, Session, arithmetic, cocfile, cocwrite
 from coc_runtime.graph import Graph, Segment, verify
 from coc_runtime.ops import Conv, Linear, Weight
-from graphs import random_graph, random_images, random_inception
+from graphs import random_graph, random_images, random_inception, random_mobile
 
 LARGEST_RESNET20 = 44_000
 
@@ -62,12 +62,13 @@ def test_a_graph_comes_back_as_it_was(bits: int, act_bits: int, exits: int) -> N
 
 
 @pytest.mark.parametrize(("bits", "act_bits"), [(1, 8), (4, 4), (8, 2)])
-def test_a_graph_of_joined_branches_comes_back_as_it_was(bits: int, act_bits: int) -> None:
-    graph = random_inception(3, bits, act_bits, exits=2, channels=3, size=9)
-    data = cocwrite.dump(graph)
-    file = cocfile.parse(data, "memory")
-    assert_equal(graph, file.graph)
-    assert cocwrite.dump(file.graph) == data
+def test_graphs_of_joined_branches_and_of_products_come_back_as_they_were(bits: int, act_bits: int) -> None:
+    for made in (random_inception, random_mobile):
+        graph = made(3, bits, act_bits, exits=2, channels=3, size=9)
+        data = cocwrite.dump(graph)
+        file = cocfile.parse(data, "memory")
+        assert_equal(graph, file.graph)
+        assert cocwrite.dump(file.graph) == data
 
 
 @pytest.mark.parametrize("exits", [0, 16])

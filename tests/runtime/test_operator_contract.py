@@ -243,10 +243,11 @@ def test_the_c_core_declares_it_alike(op: type[Op]) -> None:
         "COC_WEIGHTS": {"weight_bits", "encoding", "channels"},
         "COC_WINDOW": {"stride", "kernel_height", "kernel_width", "top", "left", "bottom", "right"},
         "COC_GROUPS": {"groups"},
+        "COC_COUNT": {"channels"},
     }
     named = [word for word in stated.get("fields", "").split(" | ") if word]
     assert set().union(*(fields[word] for word in named)) == op.FIELDS - {"second"}
-    assert int(stated["inputs"]) == op.INPUTS
+    assert int(stated["inputs"]) == op.INPUTS and int(stated["since"]) == op.SINCE
     assert int(stated.get("gives_logits", 0)) == op.GIVES_LOGITS
     assert int(stated.get("keeps_type", 0)) == op.KEEPS_TYPE
     assert int(stated.get("has_biases", 0)) == ("biases" in op.SECTIONS)

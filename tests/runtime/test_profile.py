@@ -14,12 +14,20 @@ from coc_runtime.backends import middle, native, ortprofile
 from coc_runtime.graph import Graph
 from coc_runtime.ops import Conv
 from coc_runtime.profile import REST, LayerTime, profile, rows_of, table
-from graphs import as_regression, depthwise_graph, random_graph, random_images, random_inception
+from graphs import (
+    as_regression,
+    depthwise_graph,
+    random_graph,
+    random_images,
+    random_inception,
+    random_mobile,
+)
 
 GRAPHS: dict[str, Callable[[], Graph]] = {
     "residual": lambda: random_graph(3, exits=2),
     "4-bit activations, no exits": lambda: random_graph(4, bits=4, act_bits=4, exits=0, size=9),
     "pools and concatenations": lambda: random_inception(5, exits=2),
+    "tables and products": lambda: random_mobile(7, exits=2),
     "regression": lambda: as_regression(random_graph(6, exits=2, classes=2)),
     "depthwise": lambda: depthwise_graph(1, 16),
 }

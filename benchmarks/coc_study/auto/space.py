@@ -33,7 +33,7 @@ EARLIER = (1.0, 0.75, 0.5)
 NEAR = 2
 
 Picked = tuple[int, ...]
-"""Of each axis the number of a choice."""
+"""A setting: of each axis the number of the choice that was made."""
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,43 @@ from typing import Any
 
 from torch import nn
 
-from coc_deploy.qat import QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QMaxPool, QPool
+from coc_deploy.qat import (
+    QAdd,
+    QAvgPool,
+    QConcat,
+    QConv,
+    QFlatten,
+    QLinear,
+    QLogits,
+    QLookup,
+    QMaxPool,
+    QMul,
+    QPool,
+    QSelect,
+)
 from coc_runtime.errors import CocError
 
-from . import add, concat, conv, flatten, linear, pool
+from . import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select
 from .place import Lowered, Place
 
 UNITS: dict[type[nn.Module], Callable[[Any, Place], Lowered]] = {
     QConv: conv.lower,
     QAdd: add.lower,
+    QMul: mul.lower,
+    QLookup: lookup.lower,
     QConcat: concat.lower,
     QPool: pool.lower_global,
     QAvgPool: pool.lower_average,
     QMaxPool: pool.lower_max,
     QFlatten: flatten.lower,
+    QSelect: select.lower,
+    QLogits: logits.lower,
     QLinear: linear.lower,
 }
-SUPPORTED = "convolution, addition, concatenation, max and average pooling, flattening, linear"
+SUPPORTED = (
+    "convolution, addition, product, functions of single values, concatenation and choice of channels, "
+    "max and average pooling, flattening, linear, logits"
+)
 """The same for people."""
 
 

@@ -7,71 +7,46 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import fx, nn
 
-from coc_deploy.frontend.modules import StochasticDepth
+from coc_deploy.frontend.modules import Activation, AsImage, Scale, Select, Shift, Slice, StochasticDepth
 from coc_deploy.models import ShortcutA
 from coc_deploy.network import Network
-from coc_deploy.shapes import pair
+from coc_deploy.shapes import pair, shapes
 from coc_runtime.errors import CocError
+
+from .float_functions import write_activation, write_constant, write_prelu
+from .float_writer import FloatWriter
 
 OPSET = 21
 IR_VERSION = 10
 
 
-class _Writer:
-    """Collects the nodes of a body, whose node names become names of values."""
-
-    def __init__(self, body: fx.GraphModule) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-        self._modules = dict(body.named_modules())
-        self._folded: set[str] = set()
-
-    def constant(self, name: str, value: np.ndarray) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
-
-    def module(self, node: fx.Node) -> nn.Module | None:
-        return self._modules.get(str(node.target)) if node.op == "call_module" else None
-
-    def fold_norm(self, node: fx.Node) -> tuple[nn.BatchNorm2d | None, str]:
-        """Batch-norm that alone reads a node's value and is not written by itself then; the value's name."""
-        users = list(node.users)
-        norm = self.module(users[0]) if len(users) == 1 else None
-        if not isinstance(norm, nn.BatchNorm2d):
-            return None, node.name
-        self._folded.add(users[0].name)
-        return norm, users[0].name
-
-    def write(self, node: fx.Node) -> None:
-        """The ONNX nodes of a node of the body; CocError where there are none."""
-        module = self.module(node)
-        if node.op == "output" or node.name in self._folded:
-            return
-        if node.op == "placeholder":
-            _image(self, node)
-        elif node.op == "call_function" and node.target in FUNCTIONS:
-            FUNCTIONS[node.target](self, node)
-        elif (writes := next((MODULES[k] for k in type(module).__mro__ if k in MODULES), None)) is not None:
-            writes(self, node, module)
-        else:
-            kind = type(module).__name__ if module is not None else str(node.target)
-            raise CocError(f"{node.name}: {kind} cannot be exported to float ONNX")
+def _write(writer: FloatWriter, node: fx.Node) -> None:
+    """The ONNX nodes of a node of the body; CocError where there are none."""
+    module = writer.module(node)
+    if node.op == "output" or node.name in writer.folded:
+        return
+    if node.op == "placeholder":
+        _image(writer, node)
+    elif node.op == "call_function" and node.target in FUNCTIONS:
+        FUNCTIONS[node.target](writer, node)
+    elif (writes := next((MODULES[k] for k in type(module).__mro__ if k in MODULES), None)) is not None:
+        writes(writer, node, module)
+    else:
+        kind = type(module).__name__ if module is not None else str(node.target)
+        raise CocError(f"{node.name}: {kind} cannot be exported to float ONNX")
 
 
-def _image(writer: _Writer, node: fx.Node) -> None:
+def _image(writer: FloatWriter, node: fx.Node) -> None:
     writer.node("Cast", ["image"], "pixels", to=TensorProto.FLOAT)
     grey = writer.constant("grey", np.array(128, np.float32))
     writer.node("Sub", ["pixels", grey], "centred")
     writer.node("Mul", ["centred", writer.constant("unit", np.array(1 / 128, np.float32))], node.name)
 
 
-def _conv(writer: _Writer, node: fx.Node, conv: nn.Conv2d) -> None:
+def _conv(writer: FloatWriter, node: fx.Node, conv: nn.Conv2d) -> None:
     """Convolution with the batch-norm behind it folded into weights and bias."""
     norm, output = writer.fold_norm(node)
     weight = conv.weight.detach().double().numpy()
@@ -90,7 +65,7 @@ def _conv(writer: _Writer, node: fx.Node, conv: nn.Conv2d) -> None:
     writer.node("Conv", [str(node.args[0]), *names], output, **attributes)
 
 
-def _norm(writer: _Writer, node: fx.Node, norm: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
+def _norm(writer: FloatWriter, node: fx.Node, norm: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
     """Batch-norm that no convolution precedes."""
     values = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     names = [
@@ -106,14 +81,14 @@ def _window(pool: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
     return {**sizes, "pads": list(pair(pool.padding)) * 2, "ceil_mode": int(pool.ceil_mode)}
 
 
-def _average_pool(writer: _Writer, node: fx.Node, pool: nn.AvgPool2d) -> None:
+def _average_pool(writer: FloatWriter, node: fx.Node, pool: nn.AvgPool2d) -> None:
     if pool.divisor_override:
         raise CocError(f"{node.name}: average pooling with a divisor cannot be exported to float ONNX")
     include = int(pool.count_include_pad)
     writer.node("AveragePool", [str(node.args[0])], node.name, count_include_pad=include, **_window(pool))
 
 
-def _max_pool(writer: _Writer, node: fx.Node, pool: nn.MaxPool2d) -> None:
+def _max_pool(writer: FloatWriter, node: fx.Node, pool: nn.MaxPool2d) -> None:
     writer.node("MaxPool", [str(node.args[0])], node.name, **_window(pool), **_dilations(pool))
 
 
@@ -123,20 +98,20 @@ def _dilations(module: nn.Conv2d | nn.MaxPool2d) -> dict[str, list[int]]:
     return {} if dilations == [1, 1] else {"dilations": dilations}
 
 
-def _global_pool(writer: _Writer, node: fx.Node, pool: nn.AdaptiveAvgPool2d) -> None:
+def _global_pool(writer: FloatWriter, node: fx.Node, pool: nn.AdaptiveAvgPool2d) -> None:
     if pair(pool.output_size) != (1, 1):
         size = "x".join(map(str, pair(pool.output_size)))
         raise CocError(f"{node.name}: adaptive pooling to {size} cannot be exported to float ONNX")
     writer.node("GlobalAveragePool", [str(node.args[0])], node.name)
 
 
-def _pad(writer: _Writer, node: fx.Node, module: nn.ZeroPad2d) -> None:
+def _pad(writer: FloatWriter, node: fx.Node, module: nn.ZeroPad2d) -> None:
     left, right, top, bottom = module.padding
     pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
     writer.node("Pad", [str(node.args[0]), writer.constant(f"{node.name}.pads", pads)], node.name)
 
 
-def _shortcut(writer: _Writer, node: fx.Node, module: ShortcutA) -> None:
+def _shortcut(writer: FloatWriter, node: fx.Node, module: ShortcutA) -> None:
     steps = np.array([module.stride, module.stride], np.int64)
     slices = [
         writer.constant(f"{node.name}.start", np.zeros(2, np.int64)),
@@ -149,39 +124,61 @@ def _shortcut(writer: _Writer, node: fx.Node, module: ShortcutA) -> None:
     writer.node("Pad", [f"{node.name}.half", writer.constant(f"{node.name}.pads", pads)], node.name)
 
 
-def _relu6(writer: _Writer, node: fx.Node, module: nn.ReLU6) -> None:
+def _relu6(writer: FloatWriter, node: fx.Node, module: nn.ReLU6) -> None:
     low, high = (writer.constant(f"{node.name}.{v}", np.array(v, np.float32)) for v in (0, 6))
     writer.node("Clip", [str(node.args[0]), low, high], node.name)
 
 
-def _linear(writer: _Writer, node: fx.Node, linear: nn.Linear) -> None:
+def _linear(writer: FloatWriter, node: fx.Node, linear: nn.Linear) -> None:
     names = [writer.constant(f"{node.name}.weight", linear.weight.detach().numpy())]
     if linear.bias is not None:
         names.append(writer.constant(f"{node.name}.bias", linear.bias.detach().numpy()))
     writer.node("Gemm", [str(node.args[0]), *names], node.name, transB=1)
 
 
-def _plainly(op: str) -> Callable[[_Writer, fx.Node, nn.Module], None]:
+def _plainly(op: str) -> Callable[[FloatWriter, fx.Node, nn.Module], object]:
     """A node of one input without attributes."""
     return lambda writer, node, module: writer.node(op, [str(node.args[0])], node.name)
 
 
-def _add(writer: _Writer, node: fx.Node) -> None:
-    inputs = [str(source) for source in node.all_input_nodes]
-    writer.node("Add", inputs * (3 - len(inputs)), node.name)
+def _choice(writer: FloatWriter, node: fx.Node, module: nn.Module) -> None:
+    """Channels in another order: what the module makes of their numbers."""
+    numbers = torch.arange(writer.shapes[node.all_input_nodes[0].name][0], dtype=torch.float32)
+    indices = module(numbers[None, :, None, None]).flatten().numpy().astype(np.int64)
+    writer.node(
+        "Gather", [str(node.args[0]), writer.constant(f"{node.name}.channels", indices)], node.name, axis=1
+    )
 
 
-def _concat(writer: _Writer, node: fx.Node) -> None:
+def _as_image(writer: FloatWriter, node: fx.Node, module: AsImage) -> None:
+    axes = writer.constant(f"{node.name}.axes", np.array([2, 3], np.int64))
+    writer.node("Unsqueeze", [str(node.args[0]), axes], node.name)
+
+
+def _both(op: str) -> Callable[[FloatWriter, fx.Node], object]:
+    """A node of two inputs, which may be the same."""
+    return lambda writer, node: writer.node(op, [str(source) for source in node.args], node.name)
+
+
+def _concat(writer: FloatWriter, node: fx.Node) -> None:
     parts = [str(source) for source in node.args[0]]  # type: ignore[union-attr]
     writer.node("Concat", parts, node.name, axis=1)
 
 
-MODULES: dict[type, Callable[[_Writer, fx.Node, Any], None]] = {
+MODULES: dict[type, Callable[[FloatWriter, fx.Node, Any], object]] = {
     nn.Conv2d: _conv,
     nn.BatchNorm2d: _norm,
     nn.BatchNorm1d: _norm,
     nn.ReLU: _plainly("Relu"),
     nn.ReLU6: _relu6,
+    nn.PReLU: write_prelu,
+    Activation: write_activation,
+    Scale: write_constant,
+    Shift: write_constant,
+    AsImage: _as_image,
+    Slice: _choice,
+    Select: _choice,
+    nn.ChannelShuffle: _choice,
     ShortcutA: _shortcut,
     nn.AdaptiveAvgPool2d: _global_pool,
     nn.AvgPool2d: _average_pool,
@@ -195,7 +192,11 @@ MODULES: dict[type, Callable[[_Writer, fx.Node, Any], None]] = {
 }
 """Writes a module of a body; the classes are the kinds of which bodies consist."""
 
-FUNCTIONS: dict[Any, Callable[[_Writer, fx.Node], None]] = {operator.add: _add, torch.cat: _concat}
+FUNCTIONS: dict[Any, Callable[[FloatWriter, fx.Node], object]] = {
+    operator.add: _both("Add"),
+    operator.mul: _both("Mul"),
+    torch.cat: _concat,
+}
 
 
 def write_float(network: Network) -> onnx.ModelProto:
@@ -206,9 +207,9 @@ def write_float(network: Network) -> onnx.ModelProto:
     if network.quant is not None or network.exits is not None:
         raise CocError("the float export takes a model without quantization and exits")
     body = network.body.eval()
-    writer = _Writer(body)
+    writer = FloatWriter(body, shapes(body, network.input_shape))
     for node in body.graph.nodes:
-        writer.write(node)
+        _write(writer, node)
     logits = str(body.graph.find_nodes(op="output")[0].args[0][-1])
     writer.node("Identity", [logits], "logits")
     graph = helper.make_graph(

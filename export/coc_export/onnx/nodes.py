@@ -11,11 +11,15 @@ from coc_runtime.ops import (
     Flatten,
     GlobalAveragePool,
     Linear,
+    Logits,
+    Lookup,
     MaxPool,
+    Mul,
     Op,
+    Select,
 )
 
-from . import add, concat, conv, flatten, linear, pool
+from . import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select
 from .segment import SegmentWriter
 
 NODES: dict[type[Op], Callable[[SegmentWriter, Any, str], None]] = {
@@ -27,6 +31,10 @@ NODES: dict[type[Op], Callable[[SegmentWriter, Any, str], None]] = {
     AveragePool: pool.write_average,
     Concat: concat.write,
     Flatten: flatten.write,
+    Lookup: lookup.write,
+    Mul: mul.write,
+    Select: select.write,
+    Logits: logits.write,
 }
 """Writes the nodes of an operator, whose number in the graph is the last argument."""
 

@@ -74,7 +74,7 @@ _OUTPUTS = (("y", ""), ("p", ""), ("p", "f"), ("p", "s"))
 def sum_events(
     events: Iterable[Mapping[str, Any]], names: Mapping[str, int], operators: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each run in a profile: microseconds and number of events per operator and, last, of no operator."""
+    """Microseconds and numbers of events of each run in a profile, per operator and, last, of no operator."""
     runs, times, counts = [], np.zeros(operators + 1), np.zeros(operators + 1)
     for event in events:
         if event["name"] == "model_run":

@@ -10,7 +10,11 @@ from .conv import Conv, convolve
 from .flatten import Flatten
 from .layer import Layer
 from .linear import Linear
+from .logits import Logits
+from .lookup import Lookup
+from .mul import Mul
 from .pool import AveragePool, GlobalAveragePool, MaxPool
+from .select import Select
 from .weight import Weight
 
 __all__ = [
@@ -24,8 +28,12 @@ __all__ = [
     "GlobalAveragePool",
     "Layer",
     "Linear",
+    "Logits",
+    "Lookup",
     "MaxPool",
+    "Mul",
     "Op",
+    "Select",
     "Tensor",
     "Weight",
     "convolve",
@@ -40,6 +48,10 @@ OPS: tuple[type[Op], ...] = (
     AveragePool,
     Concat,
     Flatten,
+    Lookup,
+    Mul,
+    Select,
+    Logits,
 )
 """Every operator there is, by its number in .coc files."""
 

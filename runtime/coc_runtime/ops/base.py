@@ -53,6 +53,8 @@ class Op(ABC):
 
     KIND: ClassVar[int]
     """Its number in .coc files."""
+    SINCE: ClassVar[int] = 1
+    """The first version of .coc files and of manifests that has it."""
     INPUTS: ClassVar[int]
     """How many tensors it reads."""
     FIELDS: ClassVar[frozenset[str]] = frozenset()
@@ -66,7 +68,7 @@ class Op(ABC):
     ONNX: ClassVar[frozenset[str]]
     """Types of the nodes that stand for it in an ONNX file."""
     ONNX_WINDOWS: ClassVar[frozenset[str]] = frozenset()
-    """Those of them whose attributes must be `onnx_window`'s."""
+    """The types of ONNX nodes among them whose attributes must be `onnx_window`'s."""
 
     if TYPE_CHECKING:
 
@@ -108,7 +110,7 @@ class Op(ABC):
     def check_output(self, output: Tensor, *inputs: Tensor) -> None:
         """Raise CocError unless `output` has a type that it can write."""
         if output.bits == LOGIT_BITS:
-            raise CocError(f"{self.name}: only linear layers give {LOGIT_BITS}-bit outputs")
+            raise CocError(f"{self.name}: only logits have {LOGIT_BITS} bits")
         if self.KEEPS_TYPE and output.type != inputs[0].type:
             raise CocError(
                 f"{self.name}: output {output.name} must have the input's bits, zero point, exponent"
@@ -123,7 +125,7 @@ class Op(ABC):
         return {}
 
     def stored(self) -> Mapping[str, bytes]:
-        """Its parameters in a .coc file: of each section of SECTIONS, and of "weights"."""
+        """Its parameters in a .coc file: of each section of SECTIONS, and of one of `row.BEHIND`."""
         return {}
 
     @classmethod

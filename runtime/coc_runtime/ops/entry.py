@@ -24,7 +24,8 @@ class Entry:
         self._fields, self._key, self._parameters = fields, key, parameters
         self.name = checked_name(self.get("name", str))
         self.op: str = self.get("op", str)
-        self.inputs = tuple(pick(tensors, index).name for index in self.get("in", list))
+        self.sources = tuple(pick(tensors, index) for index in self.get("in", list))
+        self.inputs = tuple(source.name for source in self.sources)
         self.output = pick(tensors, self.get("out", int)).name
 
     def get(self, field: str, kind: type) -> Any:

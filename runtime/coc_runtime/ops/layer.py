@@ -21,7 +21,7 @@ class Layer(Unary):
 
     FIELDS = frozenset({"weight_bits", "encoding", "channels"})
     RANK: ClassVar[int]
-    """Of the weights."""
+    """the number of dimensions of the weights"""
     ONNX = frozenset({"Cast", "DequantizeLinear", "Gather", "Reshape", "Slice"})
     """Nodes that make numbers of packed weights."""
 

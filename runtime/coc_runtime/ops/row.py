@@ -14,6 +14,8 @@ from .weight import Weight
 ENCODINGS = (Encoding.ODD, Encoding.SYMMETRIC)
 PER_CHANNEL = {"biases": np.dtype("<i4"), "scales": np.dtype([("odd", "u1"), ("exponent", "i1")])}
 """Sections that hold a number for each output channel of some operators, in the order of the file."""
+BEHIND = ("weights", "tables", "indices")
+"""What lies behind the description, at multiples of WEIGHT_ALIGNMENT; an operator has one of them or none."""
 EVERY = frozenset({"kind", "input", "bits", "zero_point", "exponent"})
 """The fields of a Row that every operator uses."""
 
@@ -62,5 +64,7 @@ class Stored:
     output: str
     weight: Callable[[tuple[int, ...]], Weight]
     """Its weights, of a shape; CocError if the file does not hold so many."""
+    bytes: Callable[[tuple[int, ...]], np.ndarray]
+    """uint8 of a shape, where it has bytes in the place of weights."""
     per_channel: Callable[[str], np.ndarray]
     """Its numbers in a section of PER_CHANNEL, one per output channel."""

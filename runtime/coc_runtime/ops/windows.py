@@ -6,7 +6,7 @@ from ..errors import CocError
 from .base import Tensor
 
 FIELDS = frozenset({"stride", "kernel_height", "kernel_width", "top", "left", "bottom", "right"})
-"""Of a row in a .coc file."""
+"""The fields of a row in a .coc file."""
 
 Pads = tuple[int, int, int, int]
 """top, left, bottom, right"""

@@ -59,6 +59,7 @@ __attribute__((target("avx2"))) static void run_avx2(const coc_call *call) {
 
 const coc_op coc_op_add = {
     .inputs = 2,
+    .since = 1,
     .shape = shape,
     .bind = bind,
     .run = {run_any, run_avx2},

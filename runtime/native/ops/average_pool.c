@@ -89,6 +89,7 @@ COC_VERSIONS(run)
 
 const coc_op coc_op_average_pool = {
     .inputs = 1,
+    .since = 1,
     .fields = COC_WINDOW,
     .shape = shape,
     .bind = bind,

@@ -71,6 +71,7 @@ COC_VERSIONS(run)
 
 const coc_op coc_op_concat = {
     .inputs = 2,
+    .since = 1,
     .shape = shape,
     .bind = bind,
     .run = COC_RUN(run),

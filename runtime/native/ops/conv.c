@@ -116,6 +116,7 @@ static void run(const coc_call *call) {
 
 const coc_op coc_op_conv = {
     .inputs = 1,
+    .since = 1,
     .fields = COC_WEIGHTS | COC_WINDOW | COC_GROUPS,
     .has_biases = 1,
     .has_scales = 1,

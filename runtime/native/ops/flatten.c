@@ -20,6 +20,7 @@ static void run(const coc_call *call) {
 
 const coc_op coc_op_flatten = {
     .inputs = 1,
+    .since = 1,
     .keeps_type = 1,
     .shape = shape,
     .run = {run, run},

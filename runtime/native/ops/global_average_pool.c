@@ -54,6 +54,7 @@ COC_VERSIONS(run)
 
 const coc_op coc_op_global_average_pool = {
     .inputs = 1,
+    .since = 1,
     .shape = shape,
     .bind = bind,
     .run = COC_RUN(run),

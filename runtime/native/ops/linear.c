@@ -82,6 +82,7 @@ COC_VERSIONS(run)
 
 const coc_op coc_op_linear = {
     .inputs = 1,
+    .since = 1,
     .fields = COC_WEIGHTS,
     .has_biases = 1,
     .gives_logits = 1,

@@ -12,4 +12,8 @@ COC_OPERATOR(5, max_pool, "MaxPool")
 COC_OPERATOR(6, average_pool, "AveragePool")
 COC_OPERATOR(7, concat, "Concat")
 COC_OPERATOR(8, flatten, "Flatten")
+COC_OPERATOR(9, lookup, "Lookup")
+COC_OPERATOR(10, mul, "Mul")
+COC_OPERATOR(11, select, "Select")
+COC_OPERATOR(12, logits, "Logits")
 #undef COC_OPERATOR

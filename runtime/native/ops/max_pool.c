@@ -62,6 +62,7 @@ COC_VERSIONS(run)
 
 const coc_op coc_op_max_pool = {
     .inputs = 1,
+    .since = 1,
     .fields = COC_WINDOW,
     .keeps_type = 1,
     .shape = shape,

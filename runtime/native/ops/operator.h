@@ -13,13 +13,14 @@
 #include "pool.h"
 
 /* Fields of a row that not every operator has, in groups. */
-enum { COC_WEIGHTS = 1, COC_WINDOW = 2, COC_GROUPS = 4 };
+enum { COC_WEIGHTS = 1, COC_WINDOW = 2, COC_GROUPS = 4, COC_COUNT = 8 };
 
 /* A row of the file, but for kind, inputs and type of the output. Fields that the operator does not have are 0;
  * the others are in the range that the format gives them. */
 typedef struct {
-    uint32_t weight_bits, out_channels; /* COC_WEIGHTS */
+    uint32_t weight_bits; /* COC_WEIGHTS */
     coc_encoding encoding;
+    uint32_t out_channels; /* COC_WEIGHTS; COC_COUNT: of what the operator says */
     uint32_t kernel_height, kernel_width, stride; /* COC_WINDOW; pads are below the kernel's size */
     uint32_t pad_top, pad_left, pad_bottom, pad_right;
     uint32_t groups; /* COC_GROUPS */
@@ -54,6 +55,7 @@ typedef enum { COC_FOR_ANY = 0, COC_FOR_AVX2 = 1 } coc_version;
 
 typedef struct coc_op {
     uint32_t inputs; /* 1 or 2 */
+    uint32_t since;  /* the first version of files that has it */
     uint32_t fields;
     int has_biases, has_scales; /* a number of the file's section for each output channel */
     int gives_logits;           /* its output has 32 bits and is read by exits alone */
