@@ -18,6 +18,7 @@ from . import qat
 from .frontend.modules import AsImage, Select, Shift, Slice, StochasticDepth
 from .frontend.refusal import unquantized
 from .function_rules import FunctionRules
+from .padding import can_pad, padding_convolution
 from .qat import ActQuant, Pads
 from .shapes import pair, shapes
 
@@ -85,7 +86,7 @@ class _Rewriter(FunctionRules):
             elif isinstance(module, nn.Dropout | nn.Dropout2d | StochasticDepth | nn.Flatten | AsImage):
                 self._drop(node, node.name)
             elif isinstance(module, nn.ZeroPad2d):
-                self._defer_padding(node, module)
+                self._pad(node, module)
             elif node.op != "output" and node.name not in self.renamed and not self.functions(node, module):
                 self._replace(self._match(node, module))
         self._end()
@@ -185,8 +186,6 @@ class _Rewriter(FunctionRules):
         _one_stride(node, pool)
         source = self._act(node)
         extra = self.pads.get(node, NO_PADS)
-        if any(extra) and source.signed:
-            raise CocError(f"{node.target}: zero padding in front of max-pooling cannot be quantized")
         kernel, stride = pair(pool.kernel_size), pair(pool.stride)[0]
         top, left = (p + e for p, e in zip(pair(pool.padding), extra[:2], strict=True))
         bottom, right = (p + e for p, e in zip(pair(pool.padding), extra[2:], strict=True))
@@ -360,18 +359,19 @@ class _Rewriter(FunctionRules):
         self.renamed[name] = source.name
         self.body.graph.erase_node(node)
 
-    def _defer_padding(self, node: fx.Node, pad: nn.ZeroPad2d) -> None:
-        """Let every reader of the padded image pad itself."""
+    def _pad(self, node: fx.Node, pad: nn.ZeroPad2d) -> None:
+        """Let every reader of the padded image pad itself, or else a layer do it."""
         left, right, top, bottom = pad.padding
-        before = self.pads.get(node, NO_PADS)
+        before, source = self.pads.get(node, NO_PADS), self._act(node)
         total = (before[0] + top, before[1] + left, before[2] + bottom, before[3] + right)
-        for user in node.users:
-            if not isinstance(self._module(user), nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | nn.ZeroPad2d):
-                raise CocError(
-                    f"{node.target}: padding that no convolution or pooling reads cannot be quantized"
-                )
-            self.pads[user] = total
-        self._drop(node, node.name)
+        if all(can_pad(self._module(user), source) for user in node.users):
+            self.pads |= dict.fromkeys(node.users, total)
+            self._drop(node, node.name)
+            return
+        channels = self.images[self._input(node)][0]
+        bias, act = qat.Bias(torch.zeros(channels)), self._output(node, None)
+        unit = qat.QConv(padding_convolution(channels, total), bias, 8, source, act)
+        self._replace(_Match([node], str(node.target), unit))
 
     def _replace(self, match: _Match) -> None:
         first, last = match.chain[0], match.chain[-1]

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from coc_runtime.errors import CocError
 
 from .convolution import Guarded
+from .restored import buffers_restored
 
 NOISE = 1e-6
 """Relative to a tensor's largest value: far above what float64 loses, far below any other computation.
@@ -168,23 +169,34 @@ class _Comparison:
         if trial.random_weights and trial.training:
             self._randomize()
         self.trial, x = trial, self.images * trial.gain
+        if trial.training:
+            self._look_at_training(x)
         expected = self._forward(self.given, x)
-        if len(_tensors(expected)) > 1 and trial.training:  # auxiliary heads, which draw random numbers, too
-            self._without_dropout()
-            expected = self._forward(self.given, x)
         expected, found = self._outputs(expected, self._forward(self.made, x))
         if trial.training:
             self._compare_statistics()
             self._compare_gradients(expected, found)
+
+    def _look_at_training(self, x: Tensor) -> None:
+        """Find out whether the model as a whole has a training mode, and let nothing drop out where it has
+        auxiliary heads, which draw random numbers, too."""
+        with buffers_restored(self.given.module), torch.no_grad():
+            try:
+                result = self.given.run(x, self.trial)
+            except Exception:  # as where a head of training mode takes larger images only
+                self.given.whole = False
+                return
+        if len(_tensors(result)) > 1:
+            for side in (self.given, self.made):
+                for module in side.module.modules():
+                    if isinstance(module, _DropoutNd):
+                        module.p = 0.0
 
     def _forward(self, side: _Side, x: Tensor) -> Any:
         try:
             with torch.set_grad_enabled(self.trial.training):
                 return side.run(x, self.trial)
         except Exception as error:
-            if self.trial.training and side is self.given and side.whole:
-                side.whole = False  # as where a head of training mode takes larger images only
-                return self._forward(side, x)
             detail = " ".join(str(error).split())[:200]
             if side is self.made:
                 raise self._differs("", f"failing ({detail})") from error
@@ -204,12 +216,6 @@ class _Comparison:
             raise self._differs(self._first_module(), "other outputs")
         self.endings = tuple(fitting)
         return expected, fitting[0](found)
-
-    def _without_dropout(self) -> None:
-        for side in (self.given, self.made):
-            for module in side.module.modules():
-                if isinstance(module, _DropoutNd):
-                    module.p = 0.0
 
     def _first_module(self) -> str:
         """The first module to be done whose output differs, or ""."""

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from coc_runtime.errors import CocError
 
+from ..restored import buffers_restored, modes_restored
 from . import inplace
 from .refusal import brief, failure, is_leaf
 
@@ -131,17 +132,6 @@ def _noting(module: nn.Module, ends: dict[str, Tensor]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def modes_restored(module: nn.Module) -> Iterator[None]:
-    """Training mode of every submodule afterwards as before."""
-    before = [(inside, inside.training) for inside in module.modules()]
-    try:
-        yield
-    finally:
-        for inside, was in before:
-            inside.training = was
-
-
-@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Warnings of torch.export are about its own working."""
     before = logging.root.manager.disable
@@ -157,7 +147,7 @@ def _quiet() -> Iterator[None]:
 def _refusal(error: Exception, module: nn.Module, images: Tensor) -> CocError:
     """What a failed export means: the network fails on such images, or does what cannot be exported."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), buffers_restored(module):
             module(images)
     except Exception as own:
         place = failure(own, module)

@@ -155,6 +155,18 @@ class Pair(Net):
         return (logits, logits) if self.training else logits  # type: ignore[return-value]
 
 
+class PairOfNorm(Pair):
+    """Statistics that every batch moves, in front of two heads or of one that takes larger images only."""
+
+    def __init__(self, large: bool = False) -> None:
+        super().__init__(nn.BatchNorm2d(4))
+        self.large = nn.Conv2d(10, 2, 30) if large else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = Net.forward(self, x)
+        return (logits, self.large(logits[:, :, None, None])) if self.training else logits  # type: ignore
+
+
 def shared_weights() -> nn.Module:
     net = Net(nn.Sequential(pointwise(), pointwise()))
     net.middle[1].weight = net.middle[0].weight  # type: ignore[index]
@@ -184,6 +196,8 @@ COMPUTED: dict[str, Callable[[], nn.Module]] = {
     "dropout never": lambda: Net(inside=lambda net, x: f.dropout(x, 0.5, False)),
     "resting batch-norm": lambda: Net(Resting(pointwise(), nn.BatchNorm2d(4))),
     "training pair": lambda: Pair().eval(),
+    "training pair behind batch-norm": PairOfNorm,
+    "training fails behind batch-norm": lambda: PairOfNorm(large=True),
 }
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as f
 
 from coc_deploy import checkpoint, qat
-from coc_deploy.network import Network, exit_logits, to_input
+from coc_deploy.network import Network, evaluating, exit_logits, to_input
 from coc_deploy.qat import ActQuant, Mode, QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QMaxPool, QPool
 from coc_deploy.rewriting import QuantSpec
-from coc_runtime.errors import CocError
-from usernets import FIXED, USER, images, network, quantize
+from usernets import FIXED, USER, images, network, quantize, settled
 
 
 def units(found: Network) -> dict[str, nn.Module]:
@@ -138,7 +138,7 @@ class _Padded(nn.Module):
         return self.fc(self.behind(self.conv(x)).mean((2, 3)))
 
 
-def test_padding_merges_into_what_reads_it_or_is_refused_by_name() -> None:
+def test_padding_merges_into_what_reads_it() -> None:
     spec = QuantSpec(4, 8, 8)
     for reader in (
         nn.Conv2d(4, 4, 3, padding=1),
@@ -149,10 +149,22 @@ def test_padding_merges_into_what_reads_it_or_is_refused_by_name() -> None:
         found.quantize(spec)
         pads = [m.pads for m in units(found).values() if isinstance(m, QConv | QAvgPool)]
         assert pads[1] == (3, 1, 1, 2)
-    for reader in (nn.MaxPool2d(3), nn.ReLU()):
-        found = Network.of(_Padded(reader), (3, 9, 9), 10)
-        with pytest.raises(CocError, match=r"behind\.[01]: .*padding .*cannot be quantized"):
-            found.quantize(spec)
+
+
+@pytest.mark.parametrize("reader", [nn.MaxPool2d(3), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 1))])
+def test_padding_that_its_reader_cannot_do_is_a_layer(reader: nn.Module) -> None:
+    found = quantize(settled(Network.of(_Padded(reader), (3, 9, 9), 10)), (8, 8))
+    given: dict[str, torch.Tensor] = {}
+    for name in ("conv", "behind.0"):
+        unit = found.body.get_submodule(name)
+        unit.register_forward_hook(lambda m, x, y, name=name: given.update({name: y}))
+    with evaluating(found):
+        found(to_input(images((3, 9, 9))))
+    unit = found.body.get_submodule("behind.0")
+    assert isinstance(unit, QConv)
+    expected = f.pad(given["conv"], (0, 1, 2, 0))
+    assert expected.min() < 0 and given["behind.0"].shape == expected.shape
+    torch.testing.assert_close(given["behind.0"], expected, rtol=0, atol=2.0 ** int(unit.act.exponent))
 
 
 RECIPE = """\

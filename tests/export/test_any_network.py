@@ -99,6 +99,15 @@ def test_layers_too_wide_for_eight_bits_are_exact_too(tmp_path: Path) -> None:
     assert_parity(quantize(found, (8, 8)), tmp_path)
 
 
+@pytest.mark.parametrize("behind", [nn.MaxPool2d(2, 1), nn.MaxPool2d(3, 2, 1), nn.ReLU()])
+def test_padding_of_signed_numbers_is_a_layer(behind: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    padded = (nn.Conv2d(3, 7, 3), nn.ZeroPad2d((0, 1, 2, 3)), behind, nn.Conv2d(7, 5, 3), nn.ReLU())
+    net = nn.Sequential(*padded, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 10))
+    found = settled(Network.of(net, (3, 10, 8), 10))
+    assert kinds(assert_parity(quantize(found, (4, 8)), tmp_path))[:2] == ["Conv", "Conv"]
+
+
 def kinds(graph: Graph) -> list[str]:
     return [type(node).__name__ for segment in graph.segments for node in segment.nodes]
 
