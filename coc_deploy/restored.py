@@ -1,7 +1,7 @@
 """What running a module changes in it, afterwards as before."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -18,13 +18,13 @@ def modes_restored(module: nn.Module) -> Iterator[None]:
             inside.training = was
 
 
-@contextlib.contextmanager
-def buffers_restored(module: nn.Module) -> Iterator[None]:
-    """Running statistics and all other buffers afterwards as before."""
+def remembered(module: nn.Module) -> Callable[[], None]:
+    """What sets running statistics and all other buffers to what they are now."""
     before = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         with torch.no_grad():
             for buffer, was in before:
                 buffer.copy_(was)
+
+    return restore

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from coc_runtime.errors import CocError
 
 from .convolution import Guarded
-from .restored import buffers_restored
+from .restored import remembered
 
 NOISE = 1e-6
 """Relative to a tensor's largest value: far above what float64 loses, far below any other computation.
@@ -169,28 +169,31 @@ class _Comparison:
         if trial.random_weights and trial.training:
             self._randomize()
         self.trial, x = trial, self.images * trial.gain
-        if trial.training:
-            self._look_at_training(x)
-        expected = self._forward(self.given, x)
+        expected = self._trained(x) if trial.training else self._forward(self.given, x)
         expected, found = self._outputs(expected, self._forward(self.made, x))
         if trial.training:
             self._compare_statistics()
             self._compare_gradients(expected, found)
 
-    def _look_at_training(self, x: Tensor) -> None:
-        """Find out whether the model as a whole has a training mode, and let nothing drop out where it has
-        auxiliary heads, which draw random numbers, too."""
-        with buffers_restored(self.given.module), torch.no_grad():
-            try:
-                result = self.given.run(x, self.trial)
-            except Exception:  # as where a head of training mode takes larger images only
-                self.given.whole = False
-                return
-        if len(_tensors(result)) > 1:
+    def _trained(self, x: Tensor) -> Any:
+        """What the model gives in training mode, or its modules do where it has none as a whole.
+
+        Nothing drops out where it has auxiliary heads, which draw random numbers, too.
+        """
+        restore = remembered(self.given.module)
+        try:
+            result = self.given.run(x, self.trial)
+        except Exception:  # as where a head of training mode takes larger images only
+            self.given.whole = False
+        else:
+            if len(_tensors(result)) <= 1:
+                return result
             for side in (self.given, self.made):
                 for module in side.module.modules():
                     if isinstance(module, _DropoutNd):
                         module.p = 0.0
+        restore()
+        return self._forward(self.given, x)
 
     def _forward(self, side: _Side, x: Tensor) -> Any:
         try:

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from coc_runtime.errors import CocError
 
-from ..restored import buffers_restored, modes_restored
+from ..restored import modes_restored, remembered
 from . import inplace
 from .refusal import brief, failure, is_leaf
 
@@ -146,12 +146,15 @@ def _quiet() -> Iterator[None]:
 
 def _refusal(error: Exception, module: nn.Module, images: Tensor) -> CocError:
     """What a failed export means: the network fails on such images, or does what cannot be exported."""
+    restore = remembered(module)
     try:
-        with torch.no_grad(), buffers_restored(module):
+        with torch.no_grad():
             module(images)
     except Exception as own:
         place = failure(own, module)
         return CocError(f"{place}: fails on images of this size: {brief(own)}{place.at}")
+    finally:
+        restore()
     place = failure(error, module)
     return CocError(
         f"{place}: {place.kind} cannot be traced (no branches or loops that depend on values, no operations "
