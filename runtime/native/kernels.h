@@ -19,7 +19,14 @@
 
 typedef enum { COC_ODD = 0, COC_SYMMETRIC = 1 } coc_encoding;
 
-typedef enum { COC_SCALAR = 0, COC_AVX2 = 1, COC_AVX512 = 2, COC_NEON = 3 } coc_level;
+typedef enum { COC_SCALAR, COC_AVX2, COC_AVXVNNI, COC_AVX512, COC_NEON, COC_LEVEL_COUNT } coc_level;
+
+/* Whether the compiler knows AVX-VNNI (gcc 11, clang 12). */
+#if defined(__x86_64__) && defined(__has_include)
+#if __has_include(<avxvnniintrin.h>)
+#define COC_AVX_VNNI
+#endif
+#endif
 
 /* A convolution layer, everything that a kernel may depend on. */
 typedef struct {
