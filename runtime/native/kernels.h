@@ -32,7 +32,7 @@ typedef enum { COC_SCALAR, COC_AVX2, COC_AVXVNNI, COC_AVX512, COC_NEON, COC_LEVE
 typedef struct {
     uint32_t in_channels, in_height, in_width;
     uint32_t out_channels, out_height, out_width;
-    uint32_t kernel_height, kernel_width, stride, pad_top, pad_left, groups;
+    uint32_t kernel_height, kernel_width, stride, across, pad_top, pad_left, groups;
     uint32_t weight_bits;      /* 1, 2, 4, 8 */
     coc_encoding encoding;
     uint32_t in_bits;          /* codes of the input are below 2^in_bits */
