@@ -6,7 +6,7 @@ RESULTS := benchmarks/results
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: test lint docs demo native fuzz examples measurements embedding engines studies auto guarantee demo-seeds figures clean .venv
+.PHONY: test lint docs demo native fuzz sanitize examples measurements embedding engines studies auto guarantee demo-seeds figures clean .venv
 
 # Two files of tests at a time on two cores.
 test: lint
@@ -28,6 +28,11 @@ native:
 # Mutants of .coc files for FUZZ_SECONDS, under sanitizers. Needs clang and libclang-rt-14-dev (Debian).
 fuzz: $(INSTALLED)
 	$(BIN)/python benchmarks/scripts/fuzz.py --seconds $(FUZZ_SECONDS)
+
+# The C core under sanitizers: every kernel at the borders of its shapes on every level, whole models, refused files
+# (address, undefined behaviour); pools, sessions in threads, forks (thread). Needs gcc.
+sanitize: $(INSTALLED)
+	$(BIN)/pytest tests/native -k "not aarch64"
 
 # Hours: the CIFAR-10 chains, their exports and benchmarks, into examples/.
 examples: $(INSTALLED)

@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from coc_runtime.errors import CocError
+from coc_runtime.ops.windows import down_and_across
 
 from . import qat
 from .convolution import Conv2d
@@ -72,7 +73,7 @@ def _conv(floats: _Floats, unit: QConv, name: str, inputs: Inputs) -> fx.Node:
         per_group * unit.groups,
         out,
         (height, width),
-        (unit.stride, unit.stride),
+        down_and_across(unit.stride),
         (top, left),
         groups=unit.groups,
         bias=bias,

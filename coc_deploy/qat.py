@@ -14,6 +14,7 @@ from torch.nn import functional
 from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
 from coc_runtime.errors import CocError
+from coc_runtime.ops.windows import Stride, down_and_across, stride_of
 
 from .convolution import convolve
 from .lookup import QLookup
@@ -61,7 +62,7 @@ class QConv(nn.Module):
         instead of one for each output channel, below 8 bits."""
         super().__init__()
         self.weight, self.alone = conv.weight, alone
-        self.stride, self.groups = conv.stride[0], conv.groups
+        self.stride, self.groups = stride_of(*conv.stride), conv.groups
         height, width = (int(p) for p in conv.padding)
         self.pads: Pads = (height + extra[0], width + extra[1], height + extra[2], width + extra[3])
         self.weight_bits, self.per_layer = weight_bits, per_layer
@@ -78,7 +79,7 @@ class QConv(nn.Module):
         top, left, bottom, right = self.pads
         if (top, left) != (bottom, right):
             x, top, left = _pad(x, self.pads), 0, 0
-        return convolve(x, weight, None, (self.stride, self.stride), (top, left), self.groups)
+        return convolve(x, weight, None, down_and_across(self.stride), (top, left), self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode is Mode.OBSERVE:
@@ -200,7 +201,7 @@ class QAvgPool(nn.Module):
     With a 1x1 window it only rounds to another type: a ReLU on its own.
     """
 
-    def __init__(self, act: ActQuant, kernel: tuple[int, int], stride: int, pads: Pads) -> None:
+    def __init__(self, act: ActQuant, kernel: tuple[int, int], stride: Stride, pads: Pads) -> None:
         super().__init__()
         self.act, self.kernel, self.stride, self.pads = act, kernel, stride, pads
 
@@ -232,7 +233,7 @@ class _Codes(nn.Module):
 class QMaxPool(_Codes):
     """Maximum of windows; padding never wins."""
 
-    def __init__(self, source: ActQuant, kernel: tuple[int, int], stride: int, pads: Pads) -> None:
+    def __init__(self, source: ActQuant, kernel: tuple[int, int], stride: Stride, pads: Pads) -> None:
         super().__init__(source)
         self.kernel, self.stride, self.pads = kernel, stride, pads
 

@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from coc_runtime.errors import CocError
+from coc_runtime.ops.windows import Stride, stride_of
 
 from . import qat
 from .frontend.modules import AsImage, Select, Shift, Slice, StochasticDepth
@@ -126,7 +127,6 @@ class _Rewriter(FunctionRules):
         assert isinstance(conv, nn.Conv2d)
         if conv.dilation != (1, 1):
             raise unquantized(node, conv, f"dilation {conv.dilation}", "convolutions must have dilation 1")
-        _one_stride(node, conv)
         norm = self._sole_user(node, nn.BatchNorm2d)
         unit_norm: nn.BatchNorm2d | qat.Bias
         if norm is None:
@@ -183,18 +183,17 @@ class _Rewriter(FunctionRules):
         assert isinstance(pool, nn.MaxPool2d)
         if pair(pool.dilation) != (1, 1):
             raise unquantized(node, pool, "dilated pooling", "use dilation 1")
-        _one_stride(node, pool)
         source = self._act(node)
         extra = self.pads.get(node, NO_PADS)
-        kernel, stride = pair(pool.kernel_size), pair(pool.stride)[0]
+        kernel, (down, across) = pair(pool.kernel_size), pair(pool.stride)
         top, left = (p + e for p, e in zip(pair(pool.padding), extra[:2], strict=True))
         bottom, right = (p + e for p, e in zip(pair(pool.padding), extra[2:], strict=True))
         _, height, width = self.images[self._input(node)]
         _, out_height, out_width = self.shapes[node.name]  # of ceil_mode, where windows reach over the border
-        bottom = max(bottom, (out_height - 1) * stride + kernel[0] - height - top)
-        right = max(right, (out_width - 1) * stride + kernel[1] - width - left)
+        bottom = max(bottom, (out_height - 1) * down + kernel[0] - height - top)
+        right = max(right, (out_width - 1) * across + kernel[1] - width - left)
         pads = (top, left, bottom, right)
-        return _Match([node], str(node.target), qat.QMaxPool(source, kernel, stride, pads))
+        return _Match([node], str(node.target), qat.QMaxPool(source, kernel, stride_of(down, across), pads))
 
     def _average_pool(self, node: fx.Node, pool: nn.Module) -> _Match:
         assert isinstance(pool, nn.AvgPool2d)
@@ -204,12 +203,11 @@ class _Rewriter(FunctionRules):
             raise unquantized(node, pool, "average pooling with ceil_mode", "its border windows differ")
         if pool.divisor_override:
             raise unquantized(node, pool, "average pooling with divisor_override", "leave it out")
-        _one_stride(node, pool)
         padding, extra = pair(pool.padding), self.pads.get(node, NO_PADS)
         pads = (padding[0] + extra[0], padding[1] + extra[1], padding[0] + extra[2], padding[1] + extra[3])
-        return self._average(node, pair(pool.kernel_size), pair(pool.stride)[0], pads)
+        return self._average(node, pair(pool.kernel_size), stride_of(*pair(pool.stride)), pads)
 
-    def _average(self, node: fx.Node, kernel: tuple[int, int], stride: int, pads: Pads) -> _Match:
+    def _average(self, node: fx.Node, kernel: tuple[int, int], stride: Stride, pads: Pads) -> _Match:
         relu = self._relu(node)
         act = self._output(node, relu) if relu or self._act(node).signed else self._unsigned()
         chain = [node, relu] if relu else [node]
@@ -391,14 +389,6 @@ class _Rewriter(FunctionRules):
             vector = len(size) == 1 and not isinstance(match.unit, qat.QPool)
             self.images[node] = (*size, 1, 1) if vector else size
         self.modules[match.target] = match.unit
-
-
-def _one_stride(node: fx.Node, module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> None:
-    vertical, horizontal = pair(module.stride)
-    if vertical != horizontal:
-        kind = "" if isinstance(module, nn.Conv2d) else "pooling with "
-        what = f"{kind}stride ({vertical}, {horizontal})"
-        raise unquantized(node, module, what, "use one stride for both directions")
 
 
 def _norm2d(norm: nn.BatchNorm2d | nn.BatchNorm1d) -> nn.BatchNorm2d:

@@ -150,7 +150,7 @@ def operator_table() -> str:
         "kind": ("kind", f"{kinds[0]} to {kinds[-1]}"),
         "weight_bits": ("weight bits", bits),
         "encoding": ("encoding: 0 odd, 1 symmetric", "0, 1"),
-        "stride": ("stride", "1 to 255"),
+        "stride": ("stride, down where it is another across", "1 to 255"),
         "input": ("input, a tensor", "see Segments"),
         "second": ("second input, a tensor", "see Segments"),
         "kernel_height": ("kernel height", "1 to 255"),
@@ -161,7 +161,7 @@ def operator_table() -> str:
         "bits": ("output bits", f"2 to {limits.MAX_BITS}; {limits.LOGIT_BITS} for kind {logits}"),
         "zero_point": ("output zero point", f"0 or 2^(bits-1); 0 for kind {logits}"),
         "exponent": ("output exponent", exponents),
-        "zero": ("zero", "0"),
+        "across": ("stride across", "1 to 255, not that of offset 3; 0 if it is the same"),
     }
     rows: list[tuple[str, ...]] = [("offset", "type", "field", "rule", "kinds that use it")]
     for name, (offset, of) in zip(Row._fields, _fields(ROW), strict=True):

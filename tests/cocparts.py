@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coc_runtime import coclayout, cocwrite
+from coc_runtime import cocwrite
 from coc_runtime.coclayout import HEADER, SEGMENT, Header
 from coc_runtime.graph import Graph
 from coc_runtime.limits import WEIGHT_ALIGNMENT
@@ -66,7 +66,7 @@ class Parts:
         body = b"".join(self.sections())
         fields: dict[str, Any] = {
             "magic": b"\x89COC\r\n\x1a\n",
-            "version": coclayout.version_of(row.kind for row in self.rows if row.kind in KINDS),
+            "version": max(_since(row) for row in self.rows),
             "checksum": 0,
             "file_size": HEADER.size + len(body),
             "operators": len(self.rows),
@@ -95,6 +95,11 @@ class Parts:
         for name, value in changes.items():
             segments[index][("count", "logits", "carry", "zero").index(name)] = value
         return replace(self, segments=segments).build()
+
+
+def _since(row: Row) -> int:
+    """The first version of files that has the row."""
+    return max(KINDS[row.kind].SINCE if row.kind in KINDS else 1, 1 + (row.across > 0))
 
 
 def base() -> Parts:
@@ -185,7 +190,7 @@ def flat(image: tuple[int, int, int, int], *rows: Row) -> Parts:
             channels = row.channels
         if uses(row, "stride"):
             height = (height + row.top + row.bottom - row.kernel_height) // row.stride + 1
-            width = (width + row.left + row.right - row.kernel_width) // row.stride + 1
+            width = (width + row.left + row.right - row.kernel_width) // (row.across or row.stride) + 1
         tensors.append((channels, height, width))
     count = len(rows)
     last = rows[-1] if rows else Row(0, bits=8, zero_point=128, exponent=-7)

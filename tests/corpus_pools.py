@@ -24,6 +24,7 @@ def at_the_limits() -> list[Parts]:
         "right": 254,
     }
     return [
+        flat((2, 9, 300, -7), window(MaxPool.KIND, across=255), window(AveragePool.KIND, input=1, across=1)),
         flat((32768, 1, 1, -7), CONCAT),
         flat((1, 256, 256, -7)),
         flat((1, 2, 1, -7), window(MaxPool.KIND, **largest)),
@@ -39,6 +40,7 @@ def pools(_: Parts) -> Cases:
         name = word(kind).replace("_", "-")
         changes: dict[str, dict[str, int]] = {
             "of-stride-0": {"stride": 0},
+            "of-one-stride-twice": {"across": 2},
             "of-height-0": {"kernel_height": 0},
             "of-width-0": {"kernel_width": 0},
             "higher-than-the-image": {"kernel_height": 7},

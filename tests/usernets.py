@@ -144,11 +144,14 @@ class Mobile(nn.Module):
 
 
 class Parts(nn.Module):
-    """Halves, a channel shuffle, channels in another order; averages of a convolution with ReLU as logits."""
+    """Two strides, halves, a shuffle, channels in another order; logits that averages of ReLU give."""
 
     def __init__(self, classes: int = 10, channels: int = 3) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, 12, 3, 2, bias=False), nn.BatchNorm2d(12), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, 12, 3, (2, 1), bias=False), nn.BatchNorm2d(12), nn.ReLU()
+        )
+        self.pool = nn.MaxPool2d((2, 3), (1, 2))
         self.branch = nn.Conv2d(6, 6, 3, padding=1)
         self.quarter = nn.Conv2d(3, 5, 1)
         self.mix = nn.Conv2d(17, 9, 1)
@@ -157,7 +160,7 @@ class Parts(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
+        x = self.pool(self.stem(x))
         left, right = x.chunk(2, 1)
         x = torch.cat([left, f.relu(self.branch(right))], 1)
         n, c, h, w = x.shape

@@ -34,7 +34,7 @@ from coc_runtime import arithmetic
 from coc_runtime.environment import environment
 from native_driver import NATIVE, core_sources
 
-LEVELS = ("scalar", "avx2", "avx512", "neon")
+LEVELS = ("scalar", "avx2", "avxvnni", "avx512", "neon")
 LOAD_LIMIT = 128  # MACs per cycle: two 32-byte loads per cycle, 64 MACs each (16-bit sums of 4 channels)
 
 
@@ -343,7 +343,13 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     env = circumstances()
-    levels = 1 | ("avx2" in env["flags"]) << 1 | ({"avx512bw", "avx512_vnni"} <= set(env["flags"])) << 2
+    wanted = {
+        "scalar": set(),
+        "avx2": {"avx2"},
+        "avxvnni": {"avx_vnni"},
+        "avx512": {"avx512bw", "avx512_vnni"},
+    }
+    levels = sum(1 << LEVELS.index(level) for level, flags in wanted.items() if flags <= set(env["flags"]))
     with tempfile.TemporaryDirectory() as folder:
         native = load_native(Path(folder))
         tick = tick_microseconds(native)

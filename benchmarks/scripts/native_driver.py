@@ -4,12 +4,13 @@ import concurrent.futures
 import fcntl
 import hashlib
 import os
+import platform
 import re
 import shutil
 import struct
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from coc_runtime import Result
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "runtime" / "native"
-DRIVER = ROOT / "tests" / "native" / "driver.c"
+TESTS = ROOT / "tests" / "native"
 NOT_IN_THE_CORE = {"pymodule.c", "fuzz.c"}
+OWN = (TESTS / "driver.c", TESTS / "races.c")
+"""The driver's files; it has a clock of its own."""
 COMMON = (
     *("-std=c11", "-D_GNU_SOURCE", "-ffp-contract=off", f"-I{NATIVE}", "-O1", "-g"),
     "-Werror=implicit-function-declaration",
@@ -51,6 +54,7 @@ THIS_MACHINE = Target(
         *("--param", "asan-instrumentation-with-call-threshold=0"),
     ),
 )
+RACES = Target("races", "gcc", (*COMMON, "-fsanitize=thread"))
 ARM = Target("aarch64", "aarch64-linux-gnu-gcc", COMMON, ("-static",), ("qemu-aarch64",))
 """NEON under emulation, where Debian's gcc-aarch64-linux-gnu and qemu-user are installed."""
 
@@ -85,11 +89,39 @@ def build_driver(target: Target) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _build(target, folder)
+        return _build(with_avx_vnni(target), folder)
+
+
+VNNI = """
+#include <immintrin.h>
+__attribute__((target("avx2,avxvnni"))) int main(void) {
+    volatile int one = 1;
+    const __m256i ones = _mm256_set1_epi8((char)one);
+    return _mm256_extract_epi32(_mm256_dpbusd_avx_epi32(ones, ones, ones), 7) != 0x01010105;
+}
+"""
+
+
+def runs_avx_vnni() -> bool:
+    """Whether a program with AVX-VNNI's instruction works here. CPUID may not tell: hypervisors hide it."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "vnni")
+        command = ["gcc", "-x", "c", "-", "-o", str(program)]
+        if subprocess.run(command, input=VNNI, capture_output=True, text=True).returncode != 0:
+            return False
+        return subprocess.run([program], capture_output=True).returncode == 0
+
+
+def with_avx_vnni(target: Target) -> Target:
+    """The target, told how to test the level `avxvnni`: by the instruction, or by its definition in AVX2."""
+    if target.emulator or platform.machine() != "x86_64":
+        return target
+    how = "-DCOC_ASSUME_AVX_VNNI" if runs_avx_vnni() else "-DCOC_EMULATE_AVX_VNNI"
+    return replace(target, flags=(*target.flags, how))
 
 
 def _build(target: Target, folder: Path) -> list[str]:
-    sources = [*core_sources(), DRIVER]
+    sources = [*(path for path in core_sources() if path.name != "clock.c"), *OWN]
     objects = [folder / f"{path.stem}-{_digest(path, target)}.o" for path in sources]
 
     def compile_one(index: int) -> None:
@@ -117,7 +149,8 @@ def _digest(source: Path, target: Target) -> str:
     for path in found:
         text = path.read_text()
         digest.update(text.encode())
-        included = [NATIVE / name for name in re.findall(r'#include "([^"]+)"', text)]
+        names = re.findall(r'#include "([^"]+)"', text)
+        included = [folder / name for name in names for folder in (NATIVE, TESTS)]
         found += [header for header in included if header not in found and header.exists()]
     return digest.hexdigest()[:16]
 
@@ -153,8 +186,13 @@ class Driver:
     """A running driver. A sanitizer's report ends it, and the test that was talking to it fails."""
 
     def __init__(self, command: list[str]) -> None:
-        environment = {**os.environ, "ASAN_OPTIONS": "allocator_may_return_null=1"}
+        environment = {
+            **os.environ,
+            "ASAN_OPTIONS": "allocator_may_return_null=1",
+            "TSAN_OPTIONS": "halt_on_error=1",
+        }
         environment.pop("COC_CPU", None)
+        self.emulated = len(command) > 1
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             command,

@@ -93,9 +93,6 @@ class _Reader:
         rows = [Row(*fields) for fields in ROW.iter_unpack(self._take(ROW.size * header.operators))]
         for index, row in enumerate(rows):
             _at_operator(index, coclayout.check_row, row)
-        version = coclayout.version_of(row.kind for row in rows)
-        if header.version != version:
-            raise CocError(f"format {header.version} is not that of its operators, {version}")
         segments = list(SEGMENT.iter_unpack(self._take(SEGMENT.size * header.segments)))
         thresholds = self._thresholds()
         sections = {name: self._section(name, rows) for name in PER_CHANNEL}
@@ -109,6 +106,9 @@ class _Reader:
             coclayout.check_tensor(output)
             nodes.append(node)
             tensors.append(output)
+        if header.version != coclayout.version_of(nodes):
+            stated = f"format {header.version} is not that of its operators"
+            raise CocError(f"{stated}, {coclayout.version_of(nodes)}")
         if self.at != len(self.data):
             raise CocError(f"{len(self.data) - self.at} bytes follow the last weights")
         by_name = {tensor.name: tensor for tensor in tensors}

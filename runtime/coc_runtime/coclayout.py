@@ -24,7 +24,7 @@ from .limits import (
     MAX_TOLERANCE,
     WEIGHT_BITS,
 )
-from .ops import KINDS, Tensor
+from .ops import KINDS, Op, Tensor
 from .ops.row import ENCODINGS, EVERY, Row
 
 MAGIC = b"\x89COC\r\n\x1a\n"
@@ -66,9 +66,9 @@ def checksum(data: bytes) -> int:
     return zlib.crc32(memoryview(data)[CHECKED_FROM:])
 
 
-def version_of(kinds: Iterable[int]) -> int:
-    """The version of a file with operators of these kinds."""
-    return max(KINDS[kind].SINCE for kind in kinds)
+def version_of(nodes: Iterable[Op]) -> int:
+    """The version of a file with these operators."""
+    return max(node.since for node in nodes)
 
 
 def check_row(row: Row) -> None:
@@ -90,6 +90,8 @@ def check_row(row: Row) -> None:
     if "stride" in used:
         if 0 in (row.stride, *row.kernel):
             raise CocError("stride or kernel size is 0")
+        if row.across == row.stride:
+            raise CocError(f"stride {row.stride} is stated twice")
         height, width = row.kernel
         if max(row.top, row.bottom) >= height or max(row.left, row.right) >= width:
             raise CocError(f"padding must be smaller than the {height}x{width} kernel")

@@ -41,7 +41,7 @@ def dump(graph: Graph) -> bytes:
     body = bytearray(HEADER.size) + b"".join(sections) + description
     for part in (parts[name] for parts in stored for name in BEHIND if name in parts):
         body += bytes(-len(body) % WEIGHT_ALIGNMENT) + part
-    image, version = graph.tensors[graph.input], coclayout.version_of(node.KIND for node in nodes)
+    image, version = graph.tensors[graph.input], coclayout.version_of(nodes)
     counts = (len(body), len(nodes), len(graph.segments), *image.shape, image.exponent)
     counts += (TASKS.index(graph.task),)
     body[: HEADER.size] = _pack(HEADER, MAGIC, version, 0, *counts, b"", len(description), b"")

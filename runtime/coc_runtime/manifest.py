@@ -49,7 +49,7 @@ def dump(graph: Graph) -> bytes:
 
 def _format(graph: Graph) -> int:
     """The version of the graph's manifest."""
-    return max(node.SINCE for segment in graph.segments for node in segment.nodes)
+    return max(node.since for segment in graph.segments for node in segment.nodes)
 
 
 def _dump_node(node: Op, index: Mapping[str, int]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ typedef struct {
                                       * depend on it. The others start and end with the session */
     void *arena;                     /* memory of the caller, aligned to 64; NULL: from the model's allocator */
     size_t arena_bytes;              /* at least coc_session_bytes */
-    const char *cpu;                 /* "scalar", "avx2", "avx512", "neon"; NULL: COC_CPU, else the best */
+    const char *cpu;                 /* "scalar", "avx2", "avxvnni", "avx512", "neon"; NULL: COC_CPU, else the best */
 } coc_session_options;
 
 /* Bytes of arena that a session with these options needs, prepared weights included; the number depends on

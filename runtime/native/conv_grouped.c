@@ -105,6 +105,9 @@ static void grouped_run(const coc_conv *layer, const void *weights, const uint8_
 
 #if defined(__x86_64__)
 GROUPED_KERNEL(conv_grouped_avx512, COC_AVX512)
+#if defined(COC_AVX_VNNI)
+GROUPED_KERNEL(conv_grouped_avxvnni, COC_AVXVNNI)
+#endif
 GROUPED_KERNEL(conv_grouped_avx2, COC_AVX2)
 #elif defined(__aarch64__)
 GROUPED_KERNEL(conv_grouped_neon, COC_NEON)

@@ -41,7 +41,7 @@ COC_INLINE void sums_accumulate(sums_kind kind, int N, uint32_t V, const uint8_t
 }
 
 /* The sums of vector j, in 32 bits and with the bias: accumulators are moved to the column they belong to and added. */
-COC_INLINE void sums_combine(sums_kind kind, uint32_t L, int j, const sums_edges *edges, const sums_requantize *r,
+COC_INLINE void sums_combine(sums_kind kind, uint32_t L, int j, const sums_edges *edges, const sums_rules *r,
                              sums_vec acc[3][SUMS_TILE_1X1], sums_wide *low, sums_wide *high) {
     const int V = L > SUMS_LANES ? (int)(L / SUMS_LANES) : 1;
     sums_vec narrow = acc[1][j], apart = sums_set(0);
@@ -63,7 +63,7 @@ COC_INLINE void sums_combine(sums_kind kind, uint32_t L, int j, const sums_edges
 
 /* N vectors of sums from vector `at` of the strip, for one output channel. */
 COC_INLINE void sums_channel(const sums_pass *pass, sums_kind kind, int N, uint32_t L, uint32_t at, uint32_t out,
-                             const uint8_t *codes, const sums_fill *fill, const sums_requantize *requantize,
+                             const uint8_t *codes, const sums_fill *fill, const sums_rules *rules,
                              uint8_t *plane) {
     const int V = L > SUMS_LANES ? (int)(L / SUMS_LANES) : 1;
     const sums_job *job = pass->job;
@@ -72,7 +72,7 @@ COC_INLINE void sums_channel(const sums_pass *pass, sums_kind kind, int N, uint3
 #pragma GCC unroll 8
     for (int j = 0; j < N; j++) {
         acc[0][j] = acc[2][j] = sums_set(0);
-        acc[1][j] = sums_set(kind == SUMS_1X1 ? requantize->bias_low : 0);
+        acc[1][j] = sums_set(kind == SUMS_1X1 ? rules->bias_low : 0);
     }
     sums_accumulate(kind, N, (uint32_t)V, codes, pass->groups, table, pass->group_bytes, acc);
 
@@ -83,7 +83,7 @@ COC_INLINE void sums_channel(const sums_pass *pass, sums_kind kind, int N, uint3
 #pragma GCC unroll 8
     for (int j = 0; j < N; j++, sums += SUMS_LANES) {
         sums_wide low, high;
-        sums_combine(kind, L, j, &edges, requantize, acc, &low, &high);
+        sums_combine(kind, L, j, &edges, rules, acc, &low, &high);
         if (!pass->first) {
             low = sums_add32(low, sums_load32(sums));
             high = sums_add32(high, sums_load32(sums + SUMS_LANES / 2));
@@ -94,7 +94,7 @@ COC_INLINE void sums_channel(const sums_pass *pass, sums_kind kind, int N, uint3
             words[j] = sums_set(0);
             continue;
         }
-        words[j] = sums_requantized(low, high, requantize);
+        words[j] = requantize(low, high, rules->multiplier, rules->zero);
     }
     if (!pass->last)
         return;
@@ -108,7 +108,7 @@ COC_INLINE void sums_channel(const sums_pass *pass, sums_kind kind, int N, uint3
                                     : bytes + (uint32_t)j * SUMS_LANES;
 #pragma GCC unroll 8
     for (int j = 0; j < N; j += 2)
-        sums_narrow(words[j], words[j + 1 < N ? j + 1 : j], requantize, target[j], target[j + 1]);
+        sums_narrow(words[j], words[j + 1 < N ? j + 1 : j], rules, target[j], target[j + 1]);
 #pragma GCC unroll 8
     for (int j = 0; !direct && j < N; j++)
         sums_put(job, L, plane, pass->strip + (at + (uint32_t)j) / (uint32_t)V, (uint32_t)(j % V), target[j]);

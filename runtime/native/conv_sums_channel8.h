@@ -37,7 +37,7 @@ COC_INLINE void sums_accumulate8(int N, const uint8_t *codes, uint32_t groups, c
 }
 
 COC_INLINE void sums_channel(const sums_pass *pass, sums_kind kind, int N, uint32_t L, uint32_t at, uint32_t out,
-                             const uint8_t *codes, const sums_fill *fill, const sums_requantize *requantize,
+                             const uint8_t *codes, const sums_fill *fill, const sums_rules *rules,
                              uint8_t *plane) {
     (void)kind;
     const sums_job *job = pass->job;
@@ -69,20 +69,20 @@ COC_INLINE void sums_channel(const sums_pass *pass, sums_kind kind, int N, uint3
                 a = sums_add32(a, sums_load32(at_sums));
                 b = sums_add32(b, sums_load32(at_sums + SUMS_LANES / 4));
             }
-            a = sums_add32(a, sums_set32(requantize->bias));
-            b = sums_add32(b, sums_set32(requantize->bias));
+            a = sums_add32(a, sums_set32(rules->bias));
+            b = sums_add32(b, sums_set32(rules->bias));
             if (!pass->last) {
                 sums_store32(at_sums, a);
                 sums_store32(at_sums + SUMS_LANES / 4, b);
                 words[h] = sums_set(0);
                 continue;
             }
-            words[h] = sums_requantized(a, b, requantize);
+            words[h] = requantize(a, b, rules->multiplier, rules->zero);
         }
         if (!pass->last)
             continue;
         _Alignas(64) uint8_t bytes[SUMS_LANES];
-        sums_narrow_halves(words[0], words[1], requantize, bytes);
+        sums_narrow_halves(words[0], words[1], rules, bytes);
         sums_put(job, L, plane, pass->strip + at + (uint32_t)j, 0, bytes);
     }
 }

@@ -10,7 +10,7 @@ typedef struct {
     int16_t bias_low, bias_high;
     float multiplier;
     int32_t zero, max;
-} sums_requantize;
+} sums_rules;
 
 /* Stores the lanes of vector v of row i, which holds rows of L lanes, to the output plane of a channel. */
 COC_INLINE void sums_put(const sums_job *job, uint32_t L, uint8_t *plane, uint32_t i, uint32_t v,
@@ -57,7 +57,7 @@ COC_INLINE void sums_channels(const sums_pass *pass, sums_kind kind, uint32_t L,
     const coc_conv *layer = pass->job->layer;
     const sums_plan *p = &pass->job->plan;
     const uint32_t vectors = pass->rows * p->vectors;
-    sums_requantize r = {.zero = layer->out_zero, .max = layer->out_max};
+    sums_rules r = {.zero = layer->out_zero, .max = layer->out_max};
     const size_t plane_bytes = (size_t)layer->out_height * layer->out_width;
     const size_t code_bytes = (size_t)p->pass_groups * p->taps;
     uint8_t *plane = pass->job->y;

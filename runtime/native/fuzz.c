@@ -73,7 +73,7 @@ static void run(coc_model *model, const coc_model_info *info, const coc_session_
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
-    static const char *const levels[] = {"scalar", "avx2", "avx512", "neon"};
+    static const char *const levels[] = {"scalar", "avx2", "avxvnni", "avx512", "neon"};
     uint8_t *data = sized(size);
     coc_model *model;
     coc_model_info info;

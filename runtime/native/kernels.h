@@ -19,13 +19,20 @@
 
 typedef enum { COC_ODD = 0, COC_SYMMETRIC = 1 } coc_encoding;
 
-typedef enum { COC_SCALAR = 0, COC_AVX2 = 1, COC_AVX512 = 2, COC_NEON = 3 } coc_level;
+typedef enum { COC_SCALAR, COC_AVX2, COC_AVXVNNI, COC_AVX512, COC_NEON, COC_LEVEL_COUNT } coc_level;
+
+/* Whether the compiler knows AVX-VNNI (gcc 11, clang 12). */
+#if defined(__x86_64__) && defined(__has_include)
+#if __has_include(<avxvnniintrin.h>)
+#define COC_AVX_VNNI
+#endif
+#endif
 
 /* A convolution layer, everything that a kernel may depend on. */
 typedef struct {
     uint32_t in_channels, in_height, in_width;
     uint32_t out_channels, out_height, out_width;
-    uint32_t kernel_height, kernel_width, stride, pad_top, pad_left, groups;
+    uint32_t kernel_height, kernel_width, stride, across, pad_top, pad_left, groups;
     uint32_t weight_bits;      /* 1, 2, 4, 8 */
     coc_encoding encoding;
     uint32_t in_bits;          /* codes of the input are below 2^in_bits */

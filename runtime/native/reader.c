@@ -144,14 +144,14 @@ static coc_status read_segments(coc_model *model, const uint8_t *p) {
 
 /* Stride, kernel and padding of a convolution or a pool. */
 static int window_legal(const uint8_t *p) {
-    return p[3] != 0 && p[8] != 0 && p[9] != 0 && p[10] < p[8] && p[12] < p[8] && p[11] < p[9] && p[13] < p[9];
+    return p[3] != 0 && p[23] != p[3] && p[8] != 0 && p[9] != 0 && p[10] < p[8] && p[12] < p[8] && p[11] < p[9] && p[13] < p[9];
 }
 
 /* Whether every field that an operator does not have is 0 and the others are in their ranges. */
 static int fields_legal(const uint8_t *p, const coc_op *op) {
-    if (p[23] != 0 || (op->inputs == 1 && get16(p + 6) != 0))
+    if (op->inputs == 1 && get16(p + 6) != 0)
         return 0;
-    if (op->fields & COC_WINDOW ? !window_legal(p) : p[3] != 0 || !all_zero(p + 8, 6))
+    if (op->fields & COC_WINDOW ? !window_legal(p) : p[3] != 0 || p[23] != 0 || !all_zero(p + 8, 6))
         return 0;
     if (((op->fields & COC_GROUPS) != 0) != (get16(p + 14) != 0))
         return 0;
@@ -174,6 +174,7 @@ static coc_status read_fields(const uint8_t *p, coc_node *node, coc_row *row) {
         .kernel_height = p[8],
         .kernel_width = p[9],
         .stride = p[3],
+        .across = p[23] != 0 ? p[23] : p[3],
         .pad_top = p[10],
         .pad_left = p[11],
         .pad_bottom = p[12],
@@ -214,7 +215,8 @@ static coc_status read_operators(coc_model *model, const uint8_t *data) {
             status = coc_check_shape(model, &row, node, &model->tensors[j + 1]);
         if (status != COC_OK)
             return status;
-        version = node->op->since > version ? node->op->since : version;
+        const uint32_t since = row.across != row.stride ? 2 : node->op->since;
+        version = since > version ? since : version;
     }
     return get32(data + 8) == version ? COC_OK : COC_ERROR_MALFORMED;
 }

@@ -9,6 +9,7 @@ from coc_runtime.arithmetic import Encoding
 from coc_runtime.graph import Graph, Segment, verify
 from coc_runtime.limits import LOGIT_BITS
 from coc_runtime.ops import Conv, Flatten, Linear, Op, Tensor, Weight
+from coc_runtime.ops.windows import Stride, stride_of
 
 CLASSES = 7
 
@@ -65,6 +66,12 @@ def like(name: str, x: Tensor, shape: tuple[int, ...]) -> Tensor:
 def sizes(rng: np.random.Generator, most: int = 17) -> tuple[int, int, int]:
     """Channels, height and width; mostly odd ones, each 1 now and then."""
     return tuple(int(rng.choice((1, rng.integers(1, most + 1)), p=(0.2, 0.8))) for _ in range(3))  # type: ignore[return-value]
+
+
+def random_stride(rng: np.random.Generator, most: int) -> Stride:
+    """One for both directions, or now and then two."""
+    down, across = (int(number) for number in rng.integers(1, most + 1, 2))
+    return stride_of(down, across if rng.random() < 0.4 else down)
 
 
 def layer_weight(rng: np.random.Generator, shape: tuple[int, ...]) -> Weight:

@@ -9,7 +9,7 @@ from coc_runtime.arithmetic import Encoding, exact_scale_and_bias, worst_sum
 from coc_runtime.graph import Graph
 from coc_runtime.limits import EXACT_LIMIT
 from coc_runtime.ops import Conv, Tensor, Weight
-from contract.base import Contract, Instance, Refused, around, layer_weight, tensor
+from contract.base import Contract, Instance, Refused, around, layer_weight, random_stride, tensor
 
 
 def draw(rng: np.random.Generator) -> Instance:
@@ -30,7 +30,7 @@ def draw(rng: np.random.Generator) -> Instance:
         x.exponent,
         worst,
     )
-    stride = int(rng.integers(1, 4))
+    stride = random_stride(rng, 3)
     node = Conv("conv", "x", "y", weight, bias, scale, stride, (pads[0], pads[1], pads[2], pads[3]), groups)
     return Instance(node, [x], replace(y_type, shape=node.output_shape(x)))
 

@@ -7,7 +7,8 @@ import numpy as np
 from coc_runtime.graph import Graph
 from coc_runtime.limits import EXACT_LIMIT, MAX_WINDOW
 from coc_runtime.ops import AveragePool, GlobalAveragePool, MaxPool, Tensor
-from contract.base import TYPES, Contract, Instance, Refused, around, like, sizes, tensor
+from coc_runtime.ops.windows import Stride
+from contract.base import TYPES, Contract, Instance, Refused, around, like, random_stride, sizes, tensor
 
 POOLS = [
     # kernel, stride, pads, (channels, height, width)
@@ -29,14 +30,14 @@ POOLS = [
 
 def _window(
     rng: np.random.Generator,
-) -> tuple[Tensor, tuple[int, int], int, tuple[int, int, int, int]]:
+) -> tuple[Tensor, tuple[int, int], Stride, tuple[int, int, int, int]]:
     """An image, a kernel that fits it, a stride and pads."""
     kernel = (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
     top, left, bottom, right = (int(rng.integers(size)) for size in kernel * 2)
     height = int(rng.integers(max(kernel[0] - top - bottom, 1), 12))
     width = int(rng.integers(max(kernel[1] - left - right, 1), 40))
     x = tensor("x", rng, (int(rng.integers(1, 6)), height, width))
-    return x, kernel, int(rng.integers(1, 5)), (top, left, bottom, right)
+    return x, kernel, random_stride(rng, 4), (top, left, bottom, right)
 
 
 def draw_max(rng: np.random.Generator) -> Instance:
@@ -64,6 +65,8 @@ def _misfits(kind: type[MaxPool | AveragePool]) -> Refused:
         ((2, 2), 1, (2, 0, 0, 0)),
         ((2, 2), 1, (0, 0, 0, -1)),
         ((2, 2), 0, (0, 0, 0, 0)),
+        ((2, 2), (1, 0), (0, 0, 0, 0)),
+        ((2, 2), (2, 2), (0, 0, 0, 0)),
         ((MAX_WINDOW + 1, 1), 1, (255, 0, 0, 0)),
     ):
         yield kind("pool", "x", "y", kernel, stride, pads), [x]

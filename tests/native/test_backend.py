@@ -189,7 +189,10 @@ def test_malformed_files_are_refused_in_the_readers_words(tmp_path: Path) -> Non
 @built
 def test_a_level_that_is_not_there_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COC_CPU", "mmx")
-    with pytest.raises(CocError, match="level of kernels"):
+    known = ", ".join(native.levels())
+    with pytest.raises(
+        CocError, match=f"COC_CPU is 'mmx', not a level of kernels of .*: choose one of {known}$"
+    ):
         Session(path, backend="native")
     monkeypatch.setenv("COC_CPU", "scalar")
     assert Session(path, backend="native").info.backend == "native"
@@ -207,7 +210,9 @@ def test_levels_can_be_chosen_whatever_the_environment_says(
         backend = native.NativeBackend(data, path, cpu=level)
         assert backend.cpu == level
         np.testing.assert_array_equal(backend.run(images)[0], reference.run(images).logits)
-    for level in {"avx2", "avx512", "neon", "a name longer than any of them"} - set(native.levels()):
+    for level in {"avx2", "avxvnni", "avx512", "neon", "a name longer than any of them"} - set(
+        native.levels()
+    ):
         with pytest.raises(CocError, match="level of kernels"):
             native.NativeBackend(data, path, cpu=level)
     monkeypatch.delenv("COC_CPU")

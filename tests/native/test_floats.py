@@ -93,7 +93,7 @@ def test_arithmetic_of_the_x87_unit_is_refused(options: str, fits: bool, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "source", ("ops/add.c", "ops/average_pool.c", "gate.c", "conv_scalar.c", "conv_avx2_dot8.c")
+    "source", ("ops/add.c", "ops/average_pool.c", "gate.c", "conv_scalar.c", "conv_dot8_avx2.c")
 )
 def test_nothing_is_there_to_be_contracted(source: str, tmp_path: Path) -> None:
     """Of a dialect that allows contraction no macro tells: with it and without it the code is the same."""

@@ -241,7 +241,7 @@ def test_the_c_core_declares_it_alike(op: type[Op]) -> None:
     stated = dict(re.findall(r"\.(\w+) = (.+?),$", body, re.MULTILINE))
     fields = {
         "COC_WEIGHTS": {"weight_bits", "encoding", "channels"},
-        "COC_WINDOW": {"stride", "kernel_height", "kernel_width", "top", "left", "bottom", "right"},
+        "COC_WINDOW": {"stride", "across", "kernel_height", "kernel_width", "top", "left", "bottom", "right"},
         "COC_GROUPS": {"groups"},
         "COC_COUNT": {"channels"},
     }

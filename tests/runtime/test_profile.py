@@ -11,6 +11,7 @@ import pytest
 from coc_export.onnx.writer import write_onnx
 from coc_runtime import CocError, Session, cocwrite
 from coc_runtime.backends import middle, native, ortprofile
+from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.graph import Graph
 from coc_runtime.ops import Conv
 from coc_runtime.profile import REST, LayerTime, profile, rows_of, table
@@ -43,8 +44,26 @@ def write(graph: Graph, folder: Path, kind: str) -> Path:
     return path
 
 
+@pytest.fixture
+def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back ends measure, but say 1, 2, 3 ... microseconds: what a clock says depends on the load."""
+    for backend in (native.NativeBackend, OrtBackend):
+
+        def measured(
+            self: Session,
+            images: np.ndarray,
+            rounds: int,
+            real: Callable[..., np.ndarray] = backend.operator_times,
+        ) -> np.ndarray:
+            found = real(self, images, rounds)
+            assert found.dtype == np.float64 and np.isfinite(found).all() and (found >= 0).all()
+            return np.arange(1.0, len(found) + 1)
+
+        monkeypatch.setattr(backend, "operator_times", measured)
+
+
 def check(rows: list[LayerTime], graph: Graph) -> None:
-    """Names, order and costs are the graph's; shares and times add up."""
+    """Names, order and costs are the graph's; times are `known_times`, shares add up."""
     nodes = [(node.name, type(node).__name__, k) for k, s in enumerate(graph.segments) for node in s.nodes]
     assert [(row.name, row.op, row.segment) for row in rows] == [*nodes, (REST, "", None)]
     costs = {cost.name: cost for cost in graph.layers()}
@@ -58,22 +77,22 @@ def check(rows: list[LayerTime], graph: Graph) -> None:
     assert sum(row.bitops for row in rows) == graph.exit_bitops()[-1]
     assert sum(row.share_of_time for row in rows) == pytest.approx(1)
     assert sum(row.share_of_bitops for row in rows) == pytest.approx(1)
-    whole = sum(row.time_us for row in rows)
-    assert whole > 0
+    assert [row.time_us for row in rows] == list(range(1, len(rows) + 1))
+    whole = len(rows) * (len(rows) + 1) / 2
     for row in rows:
-        assert row.time_us >= 0 and row.share_of_time == pytest.approx(row.time_us / whole)
+        assert row.share_of_time == pytest.approx(row.time_us / whole)
 
 
+@pytest.mark.usefixtures("known_times")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", GRAPHS)
 def test_rows_are_the_graphs_operators_and_add_up(name: str, kind: str, tmp_path: Path) -> None:
     graph = GRAPHS[name]()
     rows = profile(write(graph, tmp_path, kind), random_images(graph, 3), rounds=4)
     check(rows, graph)
-    for row in rows:
-        assert row.time_us > 0 or row.op != "Conv" or kind == "onnx", row.name
 
 
+@pytest.mark.usefixtures("known_times")
 @pytest.mark.skipif(missing is not None, reason=str(missing))
 def test_every_level_of_the_core_has_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = GRAPHS["pools and concatenations"]()
@@ -86,28 +105,8 @@ def test_every_level_of_the_core_has_a_profile(tmp_path: Path, monkeypatch: pyte
             check(profile(session, random_images(graph, 2), rounds=2), graph)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_profile_runs_all_segments_whatever_the_thresholds(kind: str, tmp_path: Path) -> None:
-    graph = replace(GRAPHS["residual"](), thresholds=(0.0, 0.0))
-    session = Session(write(graph, tmp_path, kind))
-    images = random_images(graph, 2)
-    before = session.run(images)
-    assert set(before.exit) == {0}
-    times = session.operator_times(images, 8)
-    first, convs = len(graph.segments[0].nodes), []
-    for j, node in enumerate([node for segment in graph.segments for node in segment.nodes]):
-        if j >= first and isinstance(node, Conv):
-            convs.append(times[j])
-    assert sum(convs) > 0
-    np.testing.assert_array_equal(session.run(images).logits, before.logits)
-
-
-@pytest.mark.parametrize("name", GRAPHS)
-def test_onnxruntimes_convolutions_additions_and_heads_are_all_attributed(name: str, tmp_path: Path) -> None:
-    """What ONNX Runtime calls its fused nodes is read from its profile; a new version may change it."""
-    graph = GRAPHS[name]()
-    names = ortprofile.operator_names(graph)
-    session = Session(write(graph, tmp_path, "onnx"))
+def counted(session: Session, images: np.ndarray, rounds: int) -> list[np.ndarray]:
+    """How many events of ONNX Runtime's profile each operator has, and none, run by run."""
     seen: list[np.ndarray] = []
 
     def remember(events: list[dict], names: dict[str, int], operators: int) -> list:
@@ -118,9 +117,32 @@ def test_onnxruntimes_convolutions_additions_and_heads_are_all_attributed(name: 
     real = ortprofile.sum_events
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ortprofile, "sum_events", remember)
-        session.operator_times(random_images(graph, 1), 1)
+        session.operator_times(images, rounds)
+    return seen
+
+
+def test_a_profile_runs_all_segments_whatever_the_thresholds(tmp_path: Path) -> None:
+    """Of ONNX Runtime; for the core tests/native/test_profile.py has a graph that images leave at once."""
+    graph = replace(GRAPHS["residual"](), thresholds=(0.0, 0.0))
+    session = Session(write(graph, tmp_path, "onnx"))
+    images = random_images(graph, 2)
+    before = session.run(images)
+    assert set(before.exit) == {0}
     nodes = [node for segment in graph.segments for node in segment.nodes]
-    for counts in seen:
+    counts = counted(session, images, 2)
+    assert len(counts) > 3
+    for found in counts:
+        assert all(found[j] > 0 for j, node in enumerate(nodes) if isinstance(node, Conv))
+    np.testing.assert_array_equal(session.run(images).logits, before.logits)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_onnxruntimes_convolutions_additions_and_heads_are_all_attributed(name: str, tmp_path: Path) -> None:
+    """What ONNX Runtime calls its fused nodes is read from its profile; a new version may change it."""
+    graph = GRAPHS[name]()
+    names = ortprofile.operator_names(graph)
+    nodes = [node for segment in graph.segments for node in segment.nodes]
+    for counts in counted(Session(write(graph, tmp_path, "onnx")), random_images(graph, 1), 1):
         for j, node in enumerate(nodes):
             assert names[node.name] == j
             assert counts[j] > 0 or type(node).__name__ == "Flatten", node.name

@@ -152,7 +152,7 @@ def test_thresholds_keep_clear_of_confidences_and_are_float32() -> None:
 
 def test_the_more_classes_the_further_thresholds_keep_clear() -> None:
     rng = np.random.default_rng(9)
-    logits = rng.normal(0, 2, (2, 400, 1000)).astype(np.float32)
+    logits = np.multiply.outer([1, 2], rng.normal(0, 6, (400, 1000))).astype(np.float32)
     sure = np.sort(confidence(logits[0]).astype(np.float64))
     kept = [limits[0] for limits in promise.path(logits, logits, Task.CLASSIFICATION) if limits[0] <= 1]
     assert np.diff(sure).min() < confidence_error(1000) and kept

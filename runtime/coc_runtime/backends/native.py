@@ -1,5 +1,6 @@
 """The C core: runs .coc files in exact integers, through its public interface coc.h."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,17 @@ def levels() -> tuple[str, ...]:
     return _native.levels()
 
 
+def _check_level(cpu: str | None, path: str | Path) -> None:
+    """Refuse a level that is asked for, or named in the environment, and is none of `levels()`."""
+    name = os.environ.get("COC_CPU", "") if cpu is None else cpu
+    if name and name not in levels():
+        asked = f"COC_CPU is {name!r}" if cpu is None else f"cpu is {name!r}"
+        known = ", ".join(levels())
+        raise CocError(
+            f"{path}: {asked}, not a level of kernels of this CPU and this build: choose one of {known}"
+        )
+
+
 class NativeBackend:
     """A `WholeBackend` for the bytes of a file; threads may share it."""
 
@@ -51,6 +63,7 @@ class NativeBackend:
         """
         from .._native import Runner
 
+        _check_level(cpu, path)
         if threads > MAX_THREADS:
             raise CocError(f"backend native runs at most {MAX_THREADS} threads, {threads} given")
         try:

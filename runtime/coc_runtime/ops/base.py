@@ -70,6 +70,11 @@ class Op(ABC):
     ONNX_WINDOWS: ClassVar[frozenset[str]] = frozenset()
     """The types of ONNX nodes among them whose attributes must be `onnx_window`'s."""
 
+    @property
+    def since(self) -> int:
+        """The first version of files that has it with these parameters."""
+        return self.SINCE
+
     if TYPE_CHECKING:
 
         @property

@@ -15,7 +15,7 @@ from .base import Tensor
 from .entry import Entry
 from .layer import Layer
 from .row import PER_CHANNEL, Stored
-from .windows import Pads
+from .windows import Pads, Stride
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Conv(Layer):
 
     scale: np.ndarray
     """float32 [O], at most 8 significant bits"""
-    stride: int = 1
+    stride: Stride = 1
     pads: Pads = (0, 0, 0, 0)
     """top, left, bottom, right"""
     groups: int = 1
@@ -46,6 +46,10 @@ class Conv(Layer):
         """height, width"""
         height, width = self.weight.codes.shape[2:]
         return height, width
+
+    @property
+    def since(self) -> int:
+        return windows.since(self.stride)
 
     @property
     def channel_scales(self) -> np.ndarray:
@@ -76,8 +80,9 @@ class Conv(Layer):
             raise CocError(
                 f"{self.name}: scales must lie in 2**-{MAX_SCALE_EXPONENT} .. 2**{MAX_SCALE_EXPONENT}"
             )
-        if self.stride < 1 or min(self.pads) < 0 or self.groups < 1:
-            raise CocError(f"{self.name}: stride, padding or groups out of range")
+        windows.check_stride(self.name, self.stride)
+        if min(self.pads) < 0 or self.groups < 1:
+            raise CocError(f"{self.name}: padding or groups out of range")
 
     def reference(self, x: Tensor, codes: np.ndarray, output: Tensor) -> np.ndarray:
         acc = convolve(codes, self, x.zero_point) + self.bias[:, None, None]
@@ -109,7 +114,7 @@ class Conv(Layer):
         weight = stored.weight((row.channels, source.shape[0] // row.groups, *row.kernel))
         bias, scale = stored.per_channel("biases").astype(np.int32), _scale(stored.per_channel("scales"))
         names = (stored.name, source.name, stored.output)
-        return cls(*names, weight, bias, scale, row.stride, row.pads, row.groups)
+        return cls(*names, weight, bias, scale, row.strides, row.pads, row.groups)
 
     def entry(self) -> Mapping[str, Any]:
         window = {"stride": self.stride, "pads": self.pads, "groups": self.groups}

@@ -10,7 +10,7 @@ from ..errors import CocError
 from ..limits import MAX_NAME, ONNX_FIELD, WEIGHT_BITS
 from .base import Tensor
 from .weight import Weight
-from .windows import Pads, check_pads
+from .windows import Pads, Stride, check_pads
 
 Parameters = Callable[[str, str, tuple[int, ...]], np.ndarray]
 """(name, dtype, shape) -> array, or a CocError if the file holds no such array."""
@@ -45,7 +45,10 @@ class Entry:
         height, width = self.integers("kernel", 2)
         return height, width
 
-    def stride(self) -> int:
+    def stride(self) -> Stride:
+        if isinstance(self._fields.get("stride"), list):
+            down, across = self.integers("stride", 2)
+            return down, across
         return self.positive("stride", "stride {} out of range")
 
     def pads(self, kernel: tuple[int, int]) -> Pads:

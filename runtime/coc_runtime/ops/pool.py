@@ -14,7 +14,7 @@ from . import windows
 from .base import Tensor, Unary
 from .entry import Entry
 from .row import Stored
-from .windows import Pads
+from .windows import Pads, Stride
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Pool(Unary):
 
     kernel: tuple[int, int]
     """height, width"""
-    stride: int = 1
+    stride: Stride = 1
     pads: Pads = (0, 0, 0, 0)
     """top, left, bottom, right"""
 
@@ -33,10 +33,15 @@ class Pool(Unary):
         if len(x.shape) != 3:
             raise CocError(f"{self.name}: input {x.shape} is not channels, height, width")
         height, width = self.kernel
-        if not (1 <= min(self.kernel) <= max(self.kernel) <= MAX_WINDOW and self.stride >= 1):
-            raise CocError(f"{self.name}: window {height}x{width}, stride {self.stride} out of range")
+        if not (1 <= min(self.kernel) <= max(self.kernel) <= MAX_WINDOW):
+            raise CocError(f"{self.name}: window {height}x{width} out of range")
+        windows.check_stride(self.name, self.stride)
         windows.check_pads(self.name, self.kernel, self.pads)
         return (x.shape[0], *windows.positions(self.name, x, self.kernel, self.stride, self.pads))
+
+    @property
+    def since(self) -> int:
+        return windows.since(self.stride)
 
     def row(self) -> Mapping[str, int]:
         return windows.row(self.kernel, self.stride, self.pads)
@@ -44,7 +49,7 @@ class Pool(Unary):
     @classmethod
     def from_row(cls, stored: Stored) -> Self:
         row, names = stored.row, (stored.name, stored.inputs[0].name, stored.output)
-        return cls(*names, row.kernel, row.stride, row.pads)
+        return cls(*names, row.kernel, row.strides, row.pads)
 
     def entry(self) -> Mapping[str, Any]:
         return {"kernel": self.kernel, "stride": self.stride, "pads": self.pads}

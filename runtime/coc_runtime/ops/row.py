@@ -10,6 +10,7 @@ import numpy as np
 from ..arithmetic import Encoding
 from .base import Tensor
 from .weight import Weight
+from .windows import Stride, stride_of
 
 ENCODINGS = (Encoding.ODD, Encoding.SYMMETRIC)
 PER_CHANNEL = {"biases": np.dtype("<i4"), "scales": np.dtype([("odd", "u1"), ("exponent", "i1")])}
@@ -40,11 +41,15 @@ class Row(NamedTuple):
     bits: int = 0
     zero_point: int = 0
     exponent: int = 0
-    zero: int = 0
+    across: int = 0
 
     @property
     def kernel(self) -> tuple[int, int]:
         return self.kernel_height, self.kernel_width
+
+    @property
+    def strides(self) -> Stride:
+        return stride_of(self.stride, self.across or self.stride)
 
     @property
     def pads(self) -> tuple[int, int, int, int]:

@@ -5,19 +5,45 @@ import numpy as np
 from ..errors import CocError
 from .base import Tensor
 
-FIELDS = frozenset({"stride", "kernel_height", "kernel_width", "top", "left", "bottom", "right"})
+FIELDS = frozenset({"stride", "across", "kernel_height", "kernel_width", "top", "left", "bottom", "right"})
 """The fields of a row in a .coc file."""
 
 Pads = tuple[int, int, int, int]
 """top, left, bottom, right"""
 
 
-def row(kernel: tuple[int, int], stride: int, pads: Pads) -> dict[str, int]:
+Stride = int | tuple[int, int]
+"""Pixels from window to window; where they are not the same, down and across."""
+
+
+def stride_of(down: int, across: int) -> Stride:
+    return down if down == across else (down, across)
+
+
+def down_and_across(stride: Stride) -> tuple[int, int]:
+    return (stride, stride) if isinstance(stride, int) else stride
+
+
+def check_stride(name: str, stride: Stride) -> None:
+    """Raise CocError unless it is positive and in its one form."""
+    down, across = down_and_across(stride)
+    if min(down, across) < 1 or stride != stride_of(down, across):
+        raise CocError(f"{name}: stride {stride} out of range")
+
+
+def since(stride: Stride) -> int:
+    """The first version of files that has such a stride."""
+    return 1 if isinstance(stride, int) else 2
+
+
+def row(kernel: tuple[int, int], stride: Stride, pads: Pads) -> dict[str, int]:
     """The values of FIELDS."""
     height, width = kernel
     top, left, bottom, right = pads
     sides = {"top": top, "left": left, "bottom": bottom, "right": right}
-    return {"kernel_height": height, "kernel_width": width, "stride": stride, **sides}
+    down, across = down_and_across(stride)
+    strides = {"stride": down, "across": 0 if down == across else across}
+    return {"kernel_height": height, "kernel_width": width, **strides, **sides}
 
 
 def check_pads(name: str, kernel: tuple[int, int], pads: Pads) -> None:
@@ -27,28 +53,30 @@ def check_pads(name: str, kernel: tuple[int, int], pads: Pads) -> None:
         raise CocError(f"{name}: padding must be smaller than the {height}x{width} kernel")
 
 
-def positions(name: str, x: Tensor, kernel: tuple[int, int], stride: int, pads: Pads) -> tuple[int, int]:
+def positions(name: str, x: Tensor, kernel: tuple[int, int], stride: Stride, pads: Pads) -> tuple[int, int]:
     """How many windows fit the padded input, (down, across)."""
     top, left, bottom, right = pads
-    height = (x.shape[1] + top + bottom - kernel[0]) // stride + 1
-    width = (x.shape[2] + left + right - kernel[1]) // stride + 1
+    down, across = down_and_across(stride)
+    height = (x.shape[1] + top + bottom - kernel[0]) // down + 1
+    width = (x.shape[2] + left + right - kernel[1]) // across + 1
     if min(height, width) < 1:
         raise CocError(f"{name}: kernel {kernel[0]}x{kernel[1]} is larger than input {x.shape}")
     return height, width
 
 
-def of(values: np.ndarray, kernel: tuple[int, int], stride: int, pads: Pads) -> np.ndarray:
+def of(values: np.ndarray, kernel: tuple[int, int], stride: Stride, pads: Pads) -> np.ndarray:
     """Windows [N, C, OH, OW, KH, KW] of values [N, C, H, W], padded with 0."""
     top, left, bottom, right = pads
     values = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    return np.lib.stride_tricks.sliding_window_view(values, kernel, axis=(2, 3))[:, :, ::stride, ::stride]
+    down, across = down_and_across(stride)
+    return np.lib.stride_tricks.sliding_window_view(values, kernel, axis=(2, 3))[:, :, ::down, ::across]
 
 
-def onnx_attributes(stride: int, pads: Pads) -> dict[str, list[int]]:
+def onnx_attributes(stride: Stride, pads: Pads) -> dict[str, list[int]]:
     """Attributes of an ONNX node, but for those of default value."""
     attributes = {}
     if stride != 1:
-        attributes["strides"] = [stride] * 2
+        attributes["strides"] = list(down_and_across(stride))
     if any(pads):
         attributes["pads"] = list(pads)
     return attributes

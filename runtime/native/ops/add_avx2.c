@@ -1,10 +1,8 @@
 /* add_avx2.c - additions in 16 bits, 32 codes at a time. */
 #include "ops/add.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-
-#define TARGET __attribute__((target("avx2")))
+#if defined(__x86_64__)
+#include "level_avx2.h"
 
 typedef struct {
     __m256i a_factor, b_factor, zero, odd, below_half, out_zero;
@@ -17,7 +15,7 @@ static int is_narrow(const coc_addition *op) {
 }
 
 /* Half of the divisor is added before the shift, less one where that would round a tie to an odd number. */
-TARGET static inline __m256i sixteen(const constants *k, const uint8_t *a, const uint8_t *b) {
+static inline __m256i sixteen(const constants *k, const uint8_t *a, const uint8_t *b) {
     const __m256i wide_a = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)a));
     const __m256i wide_b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)b));
     const __m256i products =
@@ -28,7 +26,7 @@ TARGET static inline __m256i sixteen(const constants *k, const uint8_t *a, const
     return _mm256_add_epi16(_mm256_sra_epi16(rounded, k->shift), k->out_zero);
 }
 
-TARGET size_t coc_add_avx2(const coc_addition *op, const uint8_t *a, const uint8_t *b, uint8_t *y) {
+size_t coc_add_avx2(const coc_addition *op, const uint8_t *a, const uint8_t *b, uint8_t *y) {
     if (!is_narrow(op))
         return 0;
     const constants k = {
@@ -49,4 +47,6 @@ TARGET size_t coc_add_avx2(const coc_addition *op, const uint8_t *a, const uint8
     }
     return i;
 }
+
+#include "level_end.h"
 #endif

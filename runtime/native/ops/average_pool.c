@@ -70,12 +70,12 @@ COC_INLINE void pool(const average *op, const uint8_t *restrict x, uint8_t *rest
                 for (size_t i = 0; i < columns; i++)
                     to[i] = (uint16_t)(to[i] + from[i]);
             }
-            if (use.stride == 1)
+            if (use.across == 1)
                 slide(line, width, 1, use.kernel_width, sums);
-            else if (use.stride == 2)
+            else if (use.across == 2)
                 slide(line, width, 2, use.kernel_width, sums);
             else
-                slide(line, width, use.stride, use.kernel_width, sums);
+                slide(line, width, use.across, use.kernel_width, sums);
             for (size_t i = 0; i < width; i++)
                 y[i] = coc_requantize(sums[i] - zero, own.multiplier, own.out_zero, own.out_max);
         }

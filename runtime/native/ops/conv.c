@@ -21,10 +21,11 @@ static coc_status shape(const coc_row *row, const coc_tensor *const *inputs, coc
         .in_width = x->width,
         .out_channels = row->out_channels,
         .out_height = (height - row->kernel_height) / row->stride + 1,
-        .out_width = (width - row->kernel_width) / row->stride + 1,
+        .out_width = (width - row->kernel_width) / row->across + 1,
         .kernel_height = row->kernel_height,
         .kernel_width = row->kernel_width,
         .stride = row->stride,
+        .across = row->across,
         .pad_top = row->pad_top,
         .pad_left = row->pad_left,
         .groups = row->groups,
@@ -65,9 +66,10 @@ static coc_status bind(coc_parameters *at, const coc_tensor *const *inputs, cons
     return COC_OK;
 }
 
-/* The first kernel of the table that the level includes and that accepts the layer. */
+/* The first kernel of the table that the level includes and that accepts the layer; the last takes all, and alone
+ * those with two strides. */
 static const coc_conv_kernel *choose(const coc_conv *conv, coc_level level) {
-    size_t i = 0;
+    size_t i = conv->across == conv->stride ? 0 : coc_conv_kernel_count - 1;
     while (i + 1 < coc_conv_kernel_count &&
            !(coc_level_includes(level, coc_conv_kernels[i]->level) && coc_conv_kernels[i]->accepts(conv)))
         i++;

@@ -45,12 +45,12 @@ COC_INLINE void pool(const coc_window *op, const uint8_t *restrict x, uint8_t *r
                 for (size_t i = 0; i < columns; i++)
                     to[i] = larger(from[i], to[i]);
             }
-            if (op->stride == 1)
+            if (op->across == 1)
                 slide(line, width, 1, op->kernel_width, y);
-            else if (op->stride == 2)
+            else if (op->across == 2)
                 slide(line, width, 2, op->kernel_width, y);
             else
-                slide(line, width, op->stride, op->kernel_width, y);
+                slide(line, width, op->across, op->kernel_width, y);
         }
 }
 

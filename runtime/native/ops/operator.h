@@ -21,7 +21,7 @@ typedef struct {
     uint32_t weight_bits; /* COC_WEIGHTS */
     coc_encoding encoding;
     uint32_t out_channels; /* COC_WEIGHTS; COC_COUNT: of what the operator says */
-    uint32_t kernel_height, kernel_width, stride; /* COC_WINDOW; pads are below the kernel's size */
+    uint32_t kernel_height, kernel_width, stride, across; /* COC_WINDOW; pads are below the kernel's size */
     uint32_t pad_top, pad_left, pad_bottom, pad_right;
     uint32_t groups; /* COC_GROUPS */
 } coc_row;

@@ -11,7 +11,7 @@
 /* Kernel height and width are at most 255; pads are smaller, so every window holds a pixel. */
 typedef struct {
     uint32_t channels, in_height, in_width, out_height, out_width;
-    uint32_t kernel_height, kernel_width, stride, pad_top, pad_left;
+    uint32_t kernel_height, kernel_width, stride, across, pad_top, pad_left;
 } coc_window;
 
 /* Sizes of the output, of a window with the input's number of channels. */
@@ -26,10 +26,11 @@ static inline coc_status coc_window_shape(const coc_row *row, const coc_tensor *
         .in_height = x->height,
         .in_width = x->width,
         .out_height = (height - row->kernel_height) / row->stride + 1,
-        .out_width = (width - row->kernel_width) / row->stride + 1,
+        .out_width = (width - row->kernel_width) / row->across + 1,
         .kernel_height = row->kernel_height,
         .kernel_width = row->kernel_width,
         .stride = row->stride,
+        .across = row->across,
         .pad_top = row->pad_top,
         .pad_left = row->pad_left,
     };
@@ -39,7 +40,7 @@ static inline coc_status coc_window_shape(const coc_row *row, const coc_tensor *
 
 /* Columns that the windows of a row span, padding included. */
 static inline size_t coc_window_span(const coc_window *op) {
-    return (size_t)(op->out_width - 1) * op->stride + op->kernel_width;
+    return (size_t)(op->out_width - 1) * op->across + op->kernel_width;
 }
 
 /* Rows [first, last) of the image that the windows of output row `row` hold, at least one. */

@@ -1,4 +1,4 @@
-/* conv_neon.c - shared partial sums with 8 lanes (NEON): 1-bit weights, 1x1 and 3x3, stride 1 and 2. */
+/* conv_sums_neon.c - shared partial sums with 8 lanes (NEON): 1-bit weights, 1x1 and 3x3, stride 1 and 2. */
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
@@ -10,7 +10,7 @@
 #define SUMS_MAX_VECTORS 4
 #define SUMS_TABLE 24576u /* bytes of tables that the first-level cache is asked to hold */
 
-#include "conv_shared.h"
+#include "requantize_neon.h"
 
 typedef int16x8_t sums_vec;
 typedef int32x4_t sums_wide; /* the lower or the upper lanes */
@@ -70,14 +70,6 @@ COC_INLINE sums_vec sums_from_right(const sums_edges *e, uint32_t lanes, int V, 
                             vext_s16(vget_high_s16(a), vget_low_s16(e->right), 1));
     return vextq_s16(a, v < V - 1 ? after : e->right, 1);
 }
-
-COC_INLINE int16x4_t sums_rounded(sums_wide sum, float multiplier) {
-    return vqmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(vcvtq_f32_s32(sum), multiplier)));
-}
-
-#define sums_requantized(low, high, r)                                                                                 \
-    vqaddq_s16(vcombine_s16(sums_rounded(low, (r)->multiplier), sums_rounded(high, (r)->multiplier)),                  \
-               vdupq_n_s16((int16_t)(r)->zero))
 
 /* Stores the bytes of two vectors of results. */
 #define sums_narrow(a, b, r, at_a, at_b)                                                                               \

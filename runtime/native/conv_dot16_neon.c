@@ -1,9 +1,9 @@
-/* conv_neon_dot.c - multiplication of single channels in 16 bits (NEON, smlal): exact for any weights of up to 8 bits,
+/* conv_dot16_neon.c - multiplication of single channels in 16 bits (NEON, smlal): exact for any weights of up to 8 bits,
  * any kernel, stride and padding. Baseline ARMv8; no dot-product instructions. */
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
-#include "conv_shared.h"
+#include "requantize_neon.h"
 
 #define DOT_LANES 8u
 #define DOT_K 1u
@@ -75,16 +75,10 @@ COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECT
         }
 }
 
-COC_INLINE int16x4_t dot_rounded(int32x4_t sum, float multiplier) {
-    return vqmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(vcvtq_f32_s32(sum), multiplier)));
-}
-
-/* Requantizes N vectors of sums to bytes; saturating narrowing does all the clipping but that to out_max. */
+/* Requantizes N vectors of sums to bytes. */
 COC_INLINE void dot_results(int N, const dot_vec *sums, const coc_conv *layer, float multiplier, uint8_t *target) {
     for (int j = 0; j < N; j++) {
-        const int16x8_t words = vqaddq_s16(vcombine_s16(dot_rounded(sums[j].val[0], multiplier),
-                                                        dot_rounded(sums[j].val[1], multiplier)),
-                                           vdupq_n_s16((int16_t)layer->out_zero));
+        const int16x8_t words = requantize(sums[j].val[0], sums[j].val[1], multiplier, layer->out_zero);
         vst1_u8(target + 8 * j, vmin_u8(vqmovun_s16(words), vdup_n_u8((uint8_t)layer->out_max)));
     }
 }

@@ -1,5 +1,5 @@
-/* conv_sums_avx512.h - vectors of the shared-partial-sums kernels on AVX-512: 32 lanes of 16 bits (internal). */
-#include "conv_shared.h"
+/* conv_sums_vectors_avx512.h - vectors of the shared-partial-sums kernels on AVX-512: 32 lanes of 16 bits (internal). */
+#include "requantize_avx512.h"
 
 typedef __m512i sums_vec;  /* 32 x int16 */
 typedef __m512i sums_wide; /* 16 x int32: the lower or the upper lanes of all quarters */
@@ -85,16 +85,6 @@ COC_INLINE sums_vec sums_from_right(const sums_edges *e, uint32_t lanes, int V, 
     (void)lanes, (void)V, (void)v, (void)after;
     return _mm512_mask_permutexvar_epi16(e->right, ~e->last, e->from_right, a);
 }
-
-COC_INLINE __m512i sums_rounded(sums_wide sum, __m512 multiplier) {
-    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier));
-}
-
-/* Results in 16 bits. */
-#define sums_requantized(low, high, r)                                                                                 \
-    _mm512_adds_epi16(_mm512_packs_epi32(sums_rounded(low, _mm512_set1_ps((r)->multiplier)),                           \
-                                         sums_rounded(high, _mm512_set1_ps((r)->multiplier))),                         \
-                      _mm512_set1_epi16((int16_t)(r)->zero))
 
 /* Stores the bytes of two vectors of results, in the order of pixels. */
 #define sums_narrow(a, b, r, at_a, at_b)                                                                               \

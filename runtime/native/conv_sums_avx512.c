@@ -1,12 +1,6 @@
-/* conv_avx512.c - shared partial sums with 32 lanes (AVX-512 F, BW, VL): 1-bit weights, 1x1 and 3x3. */
+/* conv_sums_avx512.c - shared partial sums with 32 lanes (AVX-512 F, BW, VL): 1-bit weights, 1x1 and 3x3. */
 #if defined(__x86_64__)
-#include <immintrin.h>
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,prefer-vector-width=512")
-#endif
+#include "level_avx512.h"
 
 #define SUMS_LANES 32u
 #define SUMS_GROUP 4u
@@ -16,7 +10,7 @@
 #define SUMS_MAX_VECTORS 1
 #define SUMS_TABLE 49152u /* bytes of tables that the first-level cache is asked to hold */
 
-#include "conv_sums_avx512.h"
+#include "conv_sums_vectors_avx512.h"
 #include "conv_sums.h"
 
 /* vpdpbusd wins at 1x1, where tables serve one tap only; with stride 2 its stage costs more. */
@@ -27,9 +21,5 @@ static int accepts(const coc_conv *layer) {
 
 SUMS_KERNEL(conv_w1_sums_avx512, COC_AVX512, accepts)
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "level_end.h"
 #endif

@@ -1,24 +1,14 @@
-/* conv_avx2_dot8.c - dot products of four channels in 8 bits (AVX2, vpmaddubsw): weights of up to 4 bits.
+/* conv_dot8_avx2.c - dot products of four channels in 8 bits (AVX2, vpmaddubsw): weights of up to 4 bits.
  *
  * A product pair is at most 2 * 2^in_bits * 2^weight_bits in magnitude, so that several of them can be added in 16 bits
  * (4 for 4-bit weights and 8-bit activations, 21 for 2-bit weights) before they must be widened: `flush` steps. */
 #if defined(__x86_64__)
-#include <immintrin.h>
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2")
-#endif
+#include "level_avx2.h"
 
-#include "conv_dot_x86.h"
+#include "conv_dot_vectors_avx2.h"
 
-#define DOT_LANES 8u
 #define DOT_K 4u
-#define DOT_VECTORS 2u
 #define DOT_RAW 1
-
-#include "conv_dot_avx2.h"
 
 #define dot_element(w) dot_element_bytes(w)
 #define dot_pack8(rows, zero, target) dot_pack_bytes(rows, target)
@@ -51,7 +41,7 @@ COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECT
                 dot_vec x[DOT_VECTORS];
 #pragma GCC unroll 4
                 for (int j = 0; j < N; j++)
-                    x[j] = dot_load(walk->x[j] + at);
+                    x[j] = dot_load(walk->x[j] + at, 0);
 #pragma GCC unroll 4
                 for (int o = 0; o < 4; o++) {
                     const dot_vec weight = _mm256_set1_epi32((int32_t)w[o]);
@@ -82,9 +72,5 @@ static int accepts(const coc_conv *layer) {
 
 DOT_KERNEL(conv_dot8_avx2, COC_AVX2, accepts)
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "level_end.h"
 #endif

@@ -1,17 +1,11 @@
-/* conv_avx2_depthwise.c - depthwise convolution (AVX2): any kernel of at most 49 taps, stride 1 or 2, any weights.
+/* conv_depthwise_avx2.c - depthwise convolution (AVX2): any kernel of at most 49 taps, stride 1 or 2, any weights.
  *
  * Lanes are pixels. A channel's rows are staged in 16 bits, minus the zero point, with padding; stride 2 puts even and
  * odd columns apart. Two taps make one vpmaddwd of interleaved pixels, exact for 9-bit factors. */
 #if defined(__x86_64__)
-#include <immintrin.h>
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2")
-#endif
+#include "level_avx2.h"
 
-#include "conv_shared.h"
+#include "requantize_avx2.h"
 
 #define LANES 16u
 #define TAPS 49u
@@ -80,10 +74,6 @@ static void stage_channel(const coc_conv *layer, const uint8_t *x, int16_t *stag
     }
 }
 
-static inline __m256i rounded(__m256i sum, __m256i bias, __m256 multiplier) {
-    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(sum, bias)), multiplier));
-}
-
 /* Sixteen pixels; taps[] are the distances of the taps from `at`, in elements. */
 static inline void sixteen(const coc_conv *layer, const int16_t *at, const uint32_t *taps, const int32_t *w,
                            uint32_t channel, uint8_t *result) {
@@ -96,9 +86,8 @@ static inline void sixteen(const coc_conv *layer, const int16_t *at, const uint3
         high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), weight));
     }
     const __m256i bias = _mm256_set1_epi32(layer->bias[channel]);
-    const __m256 multiplier = _mm256_set1_ps(layer->multiplier[channel]);
-    __m256i words = _mm256_packs_epi32(rounded(low, bias, multiplier), rounded(high, bias, multiplier));
-    words = _mm256_adds_epi16(words, _mm256_set1_epi16((int16_t)layer->out_zero));
+    __m256i words = requantize(_mm256_add_epi32(low, bias), _mm256_add_epi32(high, bias), layer->multiplier[channel],
+                               layer->out_zero);
     words = _mm256_permute4x64_epi64(_mm256_packus_epi16(words, words), 0x08);
     _mm_storeu_si128((__m128i *)(void *)result,
                      _mm_min_epu8(_mm256_castsi256_si128(words), _mm_set1_epi8((char)layer->out_max)));
@@ -141,9 +130,5 @@ const coc_conv_kernel coc_conv_depthwise_avx2 = {
     "conv_depthwise_avx2", COC_AVX2, accepts, weight_bytes, prepare, scratch_bytes, run,
 };
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "level_end.h"
 #endif

@@ -1,13 +1,7 @@
-/* conv_avx512_a4.c - shared partial sums with 64 lanes of 8 bits (AVX-512 F, BW, VL): 1-bit weights, activations
+/* conv_sums_a4_avx512.c - shared partial sums with 64 lanes of 8 bits (AVX-512 F, BW, VL): 1-bit weights, activations
  * of at most 4 bits, 3x3 with stride 1. */
 #if defined(__x86_64__)
-#include <immintrin.h>
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,prefer-vector-width=512")
-#endif
+#include "level_avx512.h"
 
 #define SUMS_LANES 64u
 #define SUMS_GROUP 4u
@@ -17,7 +11,7 @@
 #define SUMS_MAX_VECTORS 1
 #define SUMS_TABLE 49152u /* bytes of tables that the first-level cache is asked to hold */
 
-#include "conv_sums_avx512.h"
+#include "conv_sums_vectors_avx512.h"
 #include "conv_sums.h"
 
 static int accepts(const coc_conv *layer) {
@@ -26,9 +20,5 @@ static int accepts(const coc_conv *layer) {
 
 SUMS_KERNEL(conv3x3s1_w1a4_sums_avx512, COC_AVX512, accepts)
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "level_end.h"
 #endif

@@ -1,5 +1,5 @@
-/* conv_sums_avx2.h - vectors of the shared-partial-sums kernels on AVX2: 16 lanes of 16 bits (internal). */
-#include "conv_shared.h"
+/* conv_sums_vectors_avx2.h - vectors of the shared-partial-sums kernels on AVX2: 16 lanes of 16 bits (internal). */
+#include "requantize_avx2.h"
 
 typedef __m256i sums_vec;  /* 16 x int16 */
 typedef __m256i sums_wide; /* 8 x int32: the lower or the upper lanes of both halves */
@@ -81,16 +81,6 @@ COC_INLINE sums_vec sums_from_right(const sums_edges *e, uint32_t lanes, int V, 
         return _mm256_alignr_epi8(e->right, a, 2);
     return _mm256_alignr_epi8(_mm256_permute2x128_si256(a, v < V - 1 ? after : e->right, 0x21), a, 2);
 }
-
-COC_INLINE __m256i sums_rounded(sums_wide sum, __m256 multiplier) {
-    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), multiplier));
-}
-
-/* Results in 16 bits. */
-#define sums_requantized(low, high, r)                                                                                 \
-    _mm256_adds_epi16(_mm256_packs_epi32(sums_rounded(low, _mm256_set1_ps((r)->multiplier)),                           \
-                                         sums_rounded(high, _mm256_set1_ps((r)->multiplier))),                         \
-                      _mm256_set1_epi16((int16_t)(r)->zero))
 
 /* Stores the bytes of two vectors of results, in the order of pixels. */
 #define sums_narrow(a, b, r, at_a, at_b)                                                                               \

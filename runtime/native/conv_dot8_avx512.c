@@ -1,15 +1,10 @@
-/* conv_avx512_dot8.c - dot products of four channels in 8 bits (AVX-512 VNNI, vpdpbusd): exact, since it adds the four
+/* conv_dot8_avx512.c - dot products of four channels in 8 bits (AVX-512 VNNI, vpdpbusd): exact, since it adds the four
  * products in 32 bits without saturation. Weights must fit in int8: all but 8-bit odd ones. */
 #if defined(__x86_64__)
-#include <immintrin.h>
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512vnni")
-#endif
+#include "level_avx512.h"
 
 #include "conv_dot_x86.h"
+#include "requantize_avx512.h"
 
 #define DOT_LANES 16u
 #define DOT_K 4u
@@ -35,12 +30,7 @@ static inline void dot_pack_16(const uint8_t *const rows[4], uint32_t *target) {
     _mm512_storeu_si512(target, bytes);
 }
 
-static uint32_t dot_flush_steps(const coc_conv *layer) {
-    (void)layer;
-    return 0;
-}
-
-COC_INLINE dot_vec dot_pixels(const uint8_t *at, size_t half) {
+COC_INLINE dot_vec dot_load(const uint8_t *at, size_t half) {
     if (half == 0)
         return _mm512_loadu_si512(at);
     const __m256i lower = _mm256_loadu_si256((const __m256i *)(const void *)at);
@@ -48,30 +38,10 @@ COC_INLINE dot_vec dot_pixels(const uint8_t *at, size_t half) {
                               _mm256_loadu_si256((const __m256i *)(const void *)(at + half)), 1);
 }
 
-COC_INLINE void dot_products(int N, const dot_walk *walk, size_t half, dot_vec acc[DOT_VECTORS][4]) {
-    const uint32_t *w = walk->weights;
-    size_t offset = 0;
-#pragma GCC unroll 4
-    for (int j = 0; j < N; j++)
-#pragma GCC unroll 4
-        for (int o = 0; o < 4; o++)
-            acc[j][o] = _mm512_set1_epi32(walk->bias[o]);
-    for (uint32_t unit = 0; unit < walk->units; unit++, offset += walk->unit_step)
-        for (uint32_t tap = 0; tap < walk->taps; tap++, w += 4) {
-            const size_t at = offset + walk->tap[tap];
-            dot_vec x[DOT_VECTORS];
-#pragma GCC unroll 4
-            for (int j = 0; j < N; j++)
-                x[j] = dot_pixels(walk->x[j] + at, half);
-#pragma GCC unroll 4
-            for (int o = 0; o < 4; o++) {
-                const dot_vec weight = _mm512_set1_epi32((int32_t)w[o]);
-#pragma GCC unroll 4
-                for (int j = 0; j < N; j++)
-                    acc[j][o] = _mm512_dpbusd_epi32(acc[j][o], x[j], weight);
-            }
-        }
-}
+#define dot_set(value) _mm512_set1_epi32(value)
+#define dot_multiply_add(acc, x, weight) (acc) = _mm512_dpbusd_epi32(acc, x, weight)
+
+#include "conv_dot_products.h"
 
 COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECTORS][4]) {
     if (walk->half == 0)
@@ -80,21 +50,12 @@ COC_INLINE void dot_accumulate(int N, const dot_walk *walk, dot_vec acc[DOT_VECT
         dot_products(N, walk, walk->half, acc);
 }
 
-COC_INLINE __m512i dot_rounded(dot_vec sum, __m512 multiplier) {
-    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), multiplier));
-}
-
-/* Requantizes N vectors of sums to bytes; saturating packs do all the clipping but that to out_max. */
+/* Requantizes N vectors of sums to bytes. */
 COC_INLINE void dot_results(int N, const dot_vec *sums, const coc_conv *layer, float multiplier, uint8_t *target) {
-    const __m512i zero = _mm512_set1_epi16((int16_t)layer->out_zero);
-    const __m512 factor = _mm512_set1_ps(multiplier);
     __m512i words[DOT_VECTORS / 2]; /* of two vectors, in quarters */
 #pragma GCC unroll 2
-    for (int j = 0; j < N; j += 2) {
-        const __m512i a = dot_rounded(sums[j], factor);
-        const __m512i b = j + 1 < N ? dot_rounded(sums[j + 1], factor) : a;
-        words[j / 2] = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
-    }
+    for (int j = 0; j < N; j += 2)
+        words[j / 2] = requantize(sums[j], sums[j + 1 < N ? j + 1 : j], multiplier, layer->out_zero);
     __m512i bytes = _mm512_packus_epi16(words[0], words[N > 2]);
     bytes = _mm512_min_epu8(bytes, _mm512_set1_epi8((char)layer->out_max));
     bytes = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
@@ -115,9 +76,5 @@ static int accepts(const coc_conv *layer) {
 
 DOT_KERNEL(conv_dot8_avx512, COC_AVX512, accepts)
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "level_end.h"
 #endif
