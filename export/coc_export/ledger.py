@@ -83,7 +83,7 @@ def _size_ledger(
         "weight_bytes": weight_bytes,
         "bias_bytes": biases,
         "scale_bytes": scales,
-        "table_bytes": tables,
+        **({"table_bytes": tables} if tables else {}),
         "structure_bytes": total - weight_bytes - biases - scales - tables,
         "file_bytes": total,
     }

@@ -52,7 +52,7 @@
 #define COC_OPERATOR_BYTES 24
 /* Bytes of a segment in a .coc file. */
 #define COC_SEGMENT_BYTES 8
-/* Where a layer's weights begin in a .coc file: at a multiple of so many bytes. */
+/* A layer's weights begin at a multiple of so many bytes in a .coc file. */
 #define COC_WEIGHT_ALIGNMENT 16
 
 #endif

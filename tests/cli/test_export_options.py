@@ -10,7 +10,7 @@ import pytest
 
 from coc_export.cli import main
 from coc_export.export_report import report_path
-from coc_runtime import cocfile, cocwrite, manifest, onnxfile
+from coc_runtime import cocfile, coclayout, cocwrite, manifest, onnxfile
 from coc_runtime.graph import Graph
 from coc_runtime.session import Session
 from conftest import TinyRun
@@ -143,7 +143,7 @@ def newer(path: Path, folder: Path) -> Path:
     changed = folder / path.name
     if path.suffix == ".coc":
         data = bytearray(path.read_bytes())
-        data[8:10] = (2).to_bytes(2, "little")
+        data[8:10] = (coclayout.VERSION + 1).to_bytes(2, "little")
         changed.write_bytes(cocwrite.seal(bytes(data)))
         return changed
     model = onnx.load(path)
@@ -160,7 +160,9 @@ def test_an_artifact_of_a_newer_format_is_told(
 ) -> None:
     path = newer(exported / name, tmp_path)
     arguments = ["--verify", str(path)] if what == "verify" else [str(path), "--out", str(tmp_path / "o.coc")]
-    assert f"{path}: format 2 is newer than this version reads (1)" in complaint(arguments, capsys)
+    newest = coclayout.VERSION if name == "m.coc" else manifest.FORMAT
+    message = f"{path}: format {newest + 1} is newer than this version reads ({newest})"
+    assert message in complaint(arguments, capsys)
 
 
 def test_an_artifact_that_does_not_tell_its_origin_is_told(

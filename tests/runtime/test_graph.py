@@ -145,7 +145,7 @@ ILLEGAL: list[tuple[str, str, Change]] = [
         "segment0.head: output must have 32 bits and exponent",
         lambda g: change_node(g, "segment0.head", exponent=node_of(g, "segment0.head").exponent + 1),
     ),
-    ("conv gives logits", "stem: only linear", lambda g: change_tensor(g, "stem", bits=32)),
+    ("conv gives logits", "stem: only logits have 32 bits", lambda g: change_tensor(g, "stem", bits=32)),
     ("conv rank", "stem: weight codes", lambda g: change_node(g, "stem", weight=weight((8, 27)))),
     (
         "conv dtype",
@@ -170,9 +170,9 @@ ILLEGAL: list[tuple[str, str, Change]] = [
     ),
     ("input channels", "stem: weights", lambda g: change_node(g, "stem", weight=weight((8, 4, 3, 3)))),
     ("groups", "stem: weights", lambda g: change_node(g, "stem", weight=weight((8, 1, 3, 3)), groups=5)),
-    ("no groups", "stem: stride", lambda g: change_node(g, "stem", groups=0)),
-    ("no stride", "stem: stride", lambda g: change_node(g, "stem", stride=0)),
-    ("negative padding", "stem: stride", lambda g: change_node(g, "stem", pads=(-1, 0, 0, 0))),
+    ("no groups", "stem: padding .* or 0 groups", lambda g: change_node(g, "stem", groups=0)),
+    ("no stride", "stem: stride 0", lambda g: change_node(g, "stem", stride=0)),
+    ("negative padding", "stem: padding .-1, 0", lambda g: change_node(g, "stem", pads=(-1, 0, 0, 0))),
     ("kernel", "stem: kernel 3x11", lambda g: change_node(g, "stem", weight=weight((8, 3, 3, 11)))),
     (
         "features",
@@ -260,7 +260,10 @@ JOINED: list[tuple[str, Change]] = [
         "segment0.head.pool: output segment0.head.pool must have",
         lambda g: change_tensor(g, "segment0.head.pool", bits=7),
     ),
-    ("segment0.half: only linear", lambda g: change_tensor(g, "segment0.half", bits=32, zero_point=0)),
+    (
+        "segment0.half: only logits have 32",
+        lambda g: change_tensor(g, "segment0.half", bits=32, zero_point=0),
+    ),
 ]
 
 

@@ -82,7 +82,7 @@ class Conv(Layer):
             )
         windows.check_stride(self.name, self.stride)
         if min(self.pads) < 0 or self.groups < 1:
-            raise CocError(f"{self.name}: padding or groups out of range")
+            raise CocError(f"{self.name}: padding {self.pads} or {self.groups} groups out of range")
 
     def reference(self, x: Tensor, codes: np.ndarray, output: Tensor) -> np.ndarray:
         acc = convolve(codes, self, x.zero_point) + self.bias[:, None, None]
