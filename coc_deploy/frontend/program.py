@@ -160,3 +160,14 @@ def _refusal(error: Exception, module: nn.Module, images: Tensor) -> CocError:
         f"{place}: {place.kind} cannot be traced (no branches or loops that depend on values, no operations "
         f"outside torch): {brief(error)}{place.at}"
     )
+
+
+def needed_for(last: list[fx.Node]) -> set[fx.Node]:
+    """The nodes and all that they are computed from."""
+    found, pending = set(last), list(last)
+    while pending:
+        for source in pending.pop().all_input_nodes:
+            if source not in found:
+                found.add(source)
+                pending.append(source)
+    return found

@@ -8,6 +8,7 @@ from coc_runtime.errors import CocError
 
 from .builder import Builder
 from .modules import StochasticDepth
+from .program import needed_for
 from .refusal import Place
 
 DROPS = (nn.Dropout, nn.Dropout2d, StochasticDepth)
@@ -57,7 +58,7 @@ class _Aligned:
             self.alike.setdefault(first, []).append(node)
 
     def run(self, logits: fx.Node, trained_logits: fx.Node) -> None:
-        needed = _needed(trained_logits)
+        needed = needed_for([trained_logits])
         for node in self.trained.graph.nodes:
             if node in needed:
                 self._visit(node)
@@ -117,17 +118,6 @@ def _key(node: fx.Node, sources: list[fx.Node]) -> Any:
     several = node.args[0] if node.args and isinstance(node.args[0], list | tuple) else node.args
     order = [node.all_input_nodes.index(source) for source in several if isinstance(source, fx.Node)]
     return node.meta["signature"], tuple(sources), tuple(order)
-
-
-def _needed(node: fx.Node) -> set[fx.Node]:
-    """The node and all that it is computed from."""
-    found, pending = {node}, [node]
-    while pending:
-        for source in pending.pop().all_input_nodes:
-            if source not in found:
-                found.add(source)
-                pending.append(source)
-    return found
 
 
 def _differs(node: fx.Node, module: nn.Module | None) -> CocError:

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from . import noise
 from .builder import Builder
-from .program import Constant, Program
+from .program import Constant, Program, needed_for
 from .refusal import place_of
 from .table import CHECKS, RULES, SHAPED, VIEWS
 from .value import Call, Noise, Value
@@ -24,22 +24,11 @@ def translate(program: Program, module: nn.Module, training: bool) -> tuple[Buil
     shape = tuple(program.image.meta["val"].shape)
     builder = Builder(module, program.image.name, shape[1:], training)
     found: dict[fx.Node, Any] = {**program.constants, program.image: builder.image}
-    needed = _needed([*program.outputs[:1], *program.ends.values()])
+    needed = needed_for([*program.outputs[:1], *program.ends.values()])
     for node in program.graph.nodes:
         if node.op == "call_function" and node in needed:
             found[node] = _translate(node, found, builder)
     return builder, found
-
-
-def _needed(last: list[fx.Node]) -> set[fx.Node]:
-    """The nodes and all that they are computed from."""
-    found, pending = set(last), list(last)
-    while pending:
-        for source in pending.pop().all_input_nodes:
-            if source not in found:
-                found.add(source)
-                pending.append(source)
-    return found
 
 
 def _translate(node: fx.Node, found: dict[fx.Node, Any], builder: Builder) -> Any:

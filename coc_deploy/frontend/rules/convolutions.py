@@ -13,12 +13,7 @@ from ..value import Call, Size, Value, image_size
 
 def conv(b: Builder, call: Call) -> Value:
     """A convolution in one dimension is one of images that are one pixel high."""
-    weight = _weight(call)
-    flat = weight.tensor.dim() == 3
-    if weight.tensor.dim() > 4:
-        raise call.refuse(call.kind)
-    kernel = (1, weight.tensor.shape[2]) if flat else tuple(weight.tensor.shape[2:])
-    stride, dilation = (_pair(call[name], flat, 1) for name in ("stride", "dilation"))
+    weight, flat, kernel, stride, dilation = _windows(call)
     source = b.node(call.value("input"), call)
     size: Size = source.meta["size"]
     padding, odd = _padding(call["padding"], kernel, dilation, flat)
@@ -37,12 +32,7 @@ def conv(b: Builder, call: Call) -> Value:
 
 
 def conv_transpose(b: Builder, call: Call) -> Value:
-    weight = _weight(call)
-    flat = weight.tensor.dim() == 3
-    if weight.tensor.dim() > 4:
-        raise call.refuse(call.kind)
-    kernel = (1, weight.tensor.shape[2]) if flat else tuple(weight.tensor.shape[2:])
-    stride, dilation = (_pair(call[name], flat, 1) for name in ("stride", "dilation"))
+    weight, flat, kernel, stride, dilation = _windows(call)
     padding, extra = (_pair(call[name], flat, 0) for name in ("padding", "output_padding"))
     channels, per_group = weight.tensor.shape[:2]
     groups, bias = call["groups"], call.constant("bias")
@@ -111,6 +101,16 @@ def _rearranged(source: Value, weight: Constant) -> tuple[Constant, Value]:
     ordered[:, index] = weight.tensor.detach()
     flat = Value(source.node, source.size, source.shape, None, source.call, source.name)
     return Constant(ordered, weight.sources, weight.learned), flat
+
+
+def _windows(call: Call) -> tuple[Constant, bool, tuple[int, ...], tuple[int, int], tuple[int, int]]:
+    """The weight, whether it is of one dimension, and in two dimensions kernel, stride and dilation."""
+    weight = _weight(call)
+    flat = weight.tensor.dim() == 3
+    if weight.tensor.dim() > 4:
+        raise call.refuse(call.kind)
+    kernel = (1, weight.tensor.shape[2]) if flat else tuple(weight.tensor.shape[2:])
+    return weight, flat, kernel, _pair(call["stride"], flat, 1), _pair(call["dilation"], flat, 1)
 
 
 def _weight(call: Call) -> Constant:
