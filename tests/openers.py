@@ -1,5 +1,6 @@
 """A graph in memory as a session of every back end."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,3 +34,8 @@ def packed(graph: Graph, folder: Path) -> Session:
 by_every_back_end = pytest.mark.parametrize(
     "opener", (reference, onnx, packed), ids=lambda opener: opener.__name__
 )
+
+
+def usual_level() -> str:
+    """The level of the C core that sessions take unless told otherwise: COC_CPU's, or the CPU's best."""
+    return os.environ.get("COC_CPU", native.levels()[0])

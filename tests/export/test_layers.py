@@ -12,6 +12,7 @@ from coc_runtime import cocfile, onnxfile
 from coc_runtime.backends import native
 from coc_runtime.profile import REST
 from conftest import TinyRun
+from openers import usual_level
 from tiny import digits
 
 missing = native.why_missing()
@@ -45,7 +46,7 @@ def test_each_artifact_gets_a_table_and_a_place_in_its_report(
     outs = export(tiny_run, tmp_path, "--layers")
     shown = capsys.readouterr().out
     reports = [json.loads((tmp_path / f"model{kind}report.json").read_text()) for kind in (".", ".coc.")]
-    for report, where in zip(reports, ("onnxruntime", f"native, {native.levels()[0]}"), strict=True):
+    for report, where in zip(reports, ("onnxruntime", f"native, {usual_level()}"), strict=True):
         check_rows(report["layers"], report["cost"]["layers"])
         assert f"layers    {where}: " in shown and layers.text(report["layers"]) in shown
         assert any(row["op"] == "Add" and row["macs"] == 0 for row in report["layers"]["rows"])

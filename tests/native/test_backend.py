@@ -12,6 +12,7 @@ import corpus
 from coc_runtime import CocError, Session, cocwrite
 from coc_runtime.backends import native
 from graphs import random_graph, random_images
+from openers import usual_level
 from specials import run_with_children
 
 missing = native.why_missing()
@@ -221,7 +222,7 @@ def test_levels_can_be_chosen_whatever_the_environment_says(
 
 @built
 def test_a_session_tells_its_level(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Session(path).info.cpu_level == native.levels()[0]
+    assert Session(path).info.cpu_level == usual_level()
     assert Session(path, backend="reference").info.cpu_level is None
     monkeypatch.setenv("COC_CPU", "scalar")
     session = Session(path)
