@@ -149,13 +149,12 @@ def _module(target: str, given: dict[str, Any], state: dict[str, Tensor]) -> nn.
 
 def _check(target: str, name: str, value: Any) -> None:
     """Numbers of layers are in a range; what a function of single values takes may be any number."""
+    numbers = value if isinstance(value, list) else [value]
     if name in ("function", "mode"):
         valid = isinstance(value, str)
     elif name in ("arguments", "value"):
-        numbers = value if isinstance(value, list) else [value]
         valid = len(numbers) <= MOST_NUMBERS and all(isinstance(n, int | float) for n in numbers)
     else:
-        numbers = value if isinstance(value, list) else [value]
         most = LARGEST if name in WINDOWS else 2**31
         valid = all(n is None or (isinstance(n, int | float) and 0 <= n <= most) for n in numbers)
         valid = valid and len(numbers) <= (MOST_NUMBERS if name == "indices" else 4)
@@ -164,7 +163,7 @@ def _check(target: str, name: str, value: Any) -> None:
 
 
 def _check_size(target: str, cls: type, given: dict[str, Any], state: dict[str, Tensor]) -> None:
-    """A module is as large as its stored weights, whatever the given say."""
+    """A module is as large as its stored weights, whatever its arguments say."""
     if cls in (nn.BatchNorm2d, nn.BatchNorm1d):
         if given["num_features"] > max(tensor.numel() for tensor in state.values()):
             raise CocError(f"{target}: {given['num_features']} channels are not stored")
@@ -190,7 +189,7 @@ def _stored(name: str, state: dict[str, Tensor]) -> Tensor:
 
 
 def _count(cls: type, given: dict[str, Any]) -> int | None:
-    """Weights that a module's given ask for."""
+    """How many weights a module's arguments ask for; None of one that has none."""
     if cls in (Conv2d, nn.ConvTranspose2d):
         channels = given["in_channels"] * given["out_channels"]
         return channels // max(given["groups"], 1) * math.prod(given["kernel_size"])

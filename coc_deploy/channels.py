@@ -3,7 +3,9 @@
 Importing torch-pruning takes a second, so only what removes channels imports this module.
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +19,17 @@ from .network import Network
 from .sections import Prune
 
 
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Without torch-pruning's warnings; what it raises is a CocError that begins with `what`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (RuntimeError, ValueError, AttributeError, KeyError, IndexError) as error:
+            raise CocError(f"{what}: {error}") from error
+
+
 def remove_channels(network: Network, ratio: float, **options: Any) -> None:
     """Remove this share of every layer's channels but the logits', whole groups of dependent ones at once.
 
@@ -24,19 +37,14 @@ def remove_channels(network: Network, ratio: float, **options: Any) -> None:
     """
     body = network.body.eval()
     options.setdefault("importance", torch_pruning.importance.MagnitudeImportance(p=2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            pruner = torch_pruning.pruner.BasePruner(
-                body,
-                torch.zeros(1, *network.input_shape),
-                pruning_ratio=ratio,
-                ignored_layers=last_layers(body),
-                **options,
-            )
-            pruner.step()
-        except (RuntimeError, ValueError, AttributeError, KeyError, IndexError) as error:
-            raise CocError(f"torch-pruning cannot narrow {network.arch.name}: {error}") from error
+    with _refusing(f"torch-pruning cannot narrow {network.arch.name}"):
+        torch_pruning.pruner.BasePruner(
+            body,
+            torch.zeros(1, *network.input_shape),
+            pruning_ratio=ratio,
+            ignored_layers=last_layers(body),
+            **options,
+        ).step()
     for parameter in body.parameters():
         parameter.requires_grad_(True)
 
@@ -59,19 +67,14 @@ def prune(network: Network, config: Prune) -> None:
     """Remove the least important channels of body and heads, which are one dependency graph."""
     outputs = [layer for body in (network.body, *network.heads) for layer in last_layers(body)]
     heads = [m for m in network.heads.modules() if isinstance(m, nn.Conv2d)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            pruner = _Pruner(
-                network,
-                torch.zeros(1, *network.input_shape),
-                importance=_importance(config),
-                global_pruning=config.scope == "global",
-                pruning_ratio=config.ratio,
-                pruning_ratio_dict=dict.fromkeys(heads, config.ratio),
-                ignored_layers=outputs,
-                round_to=config.round_to,
-            )
-            pruner.step()
-        except (RuntimeError, ValueError, AttributeError, KeyError) as error:
-            raise CocError(f"pruning: torch-pruning cannot prune {network.arch.name}: {error}") from error
+    with _refusing(f"pruning: torch-pruning cannot prune {network.arch.name}"):
+        _Pruner(
+            network,
+            torch.zeros(1, *network.input_shape),
+            importance=_importance(config),
+            global_pruning=config.scope == "global",
+            pruning_ratio=config.ratio,
+            pruning_ratio_dict=dict.fromkeys(heads, config.ratio),
+            ignored_layers=outputs,
+            round_to=config.round_to,
+        ).step()

@@ -21,7 +21,7 @@ from . import carried
 from .models import Architecture
 from .models.weights import unsound
 from .network import ExitSpec, Network, exit_logits, resize
-from .rewriting import QuantSpec
+from .quantizers import QuantSpec
 
 FORMAT = "coc-deploy model"
 VERSION = 3

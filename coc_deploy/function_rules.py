@@ -2,7 +2,6 @@
 
 import math
 import operator
-from typing import Any
 
 from torch import fx, nn
 
@@ -10,15 +9,14 @@ from . import pointwise
 from .frontend.modules import Shift
 from .frontend.refusal import unquantized
 from .lookup import QLookup
-from .quantizers import ActQuant
+from .quantizers import ActQuant, QuantSpec
 
 
 class FunctionRules:
     """The part of the rewriter that makes `QLookup` units, with what it knows of the graph."""
 
     body: fx.GraphModule
-    spec: Any
-    """a QuantSpec"""
+    spec: QuantSpec
     stem: bool
     modules: dict[str, nn.Module]
     shapes: dict[str, tuple[int, ...]]

@@ -25,7 +25,9 @@ from .frontend.trace import trace_network
 from .given import trace_given
 from .models import Architecture
 from .qat import ActQuant, Mode
-from .rewriting import QuantSpec, quantize_graph
+from .quantizers import QuantSpec
+from .restored import modes_restored
+from .rewriting import quantize_graph
 from .shapes import shapes
 
 HEAD_KINDS = ("conv", "linear")
@@ -200,18 +202,15 @@ class Network(nn.Module):
 @contextmanager
 def evaluating(network: Network) -> Iterator[Network]:
     """Evaluation mode inside the block, integer mode where quantized; the former modes afterwards."""
-    training = {module: module.training for module in network.modules()}
-    modes = {unit: unit.mode for unit in network.modules() if isinstance(unit, qat.QConv | qat.QLinear)}
-    network.eval()
-    qat.set_mode(network, Mode.INTEGER)
-    try:
-        yield network
-    finally:
-        for module, was in training.items():
-            module.training = was
-        qat.set_mode(network, Mode.TRAIN)
-        for unit, mode in modes.items():
-            unit.set_mode(mode)
+    modes = [(unit, unit.mode) for unit in network.modules() if isinstance(unit, qat.UNITS)]
+    with modes_restored(network):
+        network.eval()
+        qat.set_mode(network, Mode.INTEGER)
+        try:
+            yield network
+        finally:
+            for unit, mode in modes:
+                unit.set_mode(mode)  # type: ignore[operator]
 
 
 def to_input(images: np.ndarray | Tensor) -> Tensor:

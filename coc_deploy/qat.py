@@ -152,61 +152,56 @@ class QConv(nn.Module):
         return self.act((self.convolve(x, integers_) + bias_) * scale_)
 
 
-class QAdd(nn.Module):
-    """Residual addition; the output's quantizer is the ReLU."""
+class _Rounded(nn.Module):
+    """A unit without weights, whose result the quantizer of its output rounds."""
 
-    def __init__(self, act: ActQuant, sources: tuple[ActQuant, ...] = ()) -> None:
+    def __init__(self, act: ActQuant) -> None:
         super().__init__()
-        self.act, self.sources = act, sources
+        self.act = act
+
+    @property
+    def mode(self) -> Mode:
+        return self.act.mode
 
     def set_mode(self, mode: Mode) -> None:
         self.act.mode = mode
+
+
+class QAdd(_Rounded):
+    """Residual addition; the output's quantizer is the ReLU."""
+
+    def __init__(self, act: ActQuant, sources: tuple[ActQuant, ...] = ()) -> None:
+        super().__init__(act)
+        self.sources = sources
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return self.act(a + b)
 
 
-class QMul(nn.Module):
+class QMul(_Rounded):
     """Product of two tensors of one shape, or of an image with a number for each channel."""
-
-    def __init__(self, act: ActQuant) -> None:
-        super().__init__()
-        self.act = act
-
-    def set_mode(self, mode: Mode) -> None:
-        self.act.mode = mode
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return self.act(a * b)
 
 
-class QPool(nn.Module):
+class QPool(_Rounded):
     """Global average pooling to [N, C], as an exact sum times float32(1 / count)."""
-
-    def __init__(self, act: ActQuant) -> None:
-        super().__init__()
-        self.act = act
-
-    def set_mode(self, mode: Mode) -> None:
-        self.act.mode = mode
 
     def forward(self, x: Tensor) -> Tensor:
         count = x.shape[2] * x.shape[3]
         return self.act(x.float().sum(dim=(2, 3)) * float(np.float32(1) / np.float32(count)))
 
 
-class QAvgPool(nn.Module):
+class QAvgPool(_Rounded):
     """Average of windows, padding included as 0: an exact sum times float32(1 / count), then rounded.
 
     With a 1x1 window it only rounds to another type: a ReLU on its own.
     """
 
     def __init__(self, act: ActQuant, kernel: tuple[int, int], stride: Stride, pads: Pads) -> None:
-        super().__init__()
-        self.act, self.kernel, self.stride, self.pads = act, kernel, stride, pads
-
-    def set_mode(self, mode: Mode) -> None:
-        self.act.mode = mode
+        super().__init__(act)
+        self.kernel, self.stride, self.pads = kernel, stride, pads
 
     def forward(self, x: Tensor) -> Tensor:
         padded = _pad(x.float(), self.pads) if any(self.pads) else x.float()
@@ -225,6 +220,10 @@ class _Codes(nn.Module):
     @property
     def act(self) -> ActQuant:
         return self.sources[0]
+
+    @property
+    def mode(self) -> Mode:
+        return self.act.mode
 
     def set_mode(self, mode: Mode) -> None:
         """The unit that made the codes owns their quantizer."""
@@ -273,15 +272,8 @@ class QLogits(_Codes):
         return x
 
 
-class QConcat(nn.Module):
+class QConcat(_Rounded):
     """Channels of all inputs, each rounded to the output's type."""
-
-    def __init__(self, act: ActQuant) -> None:
-        super().__init__()
-        self.act = act
-
-    def set_mode(self, mode: Mode) -> None:
-        self.act.mode = mode
 
     def forward(self, parts: list[Tensor], dim: int = 1) -> Tensor:
         return self.act(torch.cat(parts, dim))

@@ -2,6 +2,7 @@
 
 import enum
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,21 @@ class _LearnedQuant(torch.autograd.Function):
         slope = (grad * codes).sum(dtype=torch.float32) - (passed * scaled).sum(dtype=torch.float32)
         weight = 1 / (ctx.step * math.log(2) * math.sqrt(grad.numel() * ctx.bounds[1]))
         return passed, slope * weight, None, None
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """Weight and activation bits; `ends` are the weight bits of the stem and the linear layers.
+
+    learned: activation ranges move in training. per_layer: one weight scale for a layer.
+    """
+
+    weight_bits: int
+    act_bits: int
+    ends: int
+    percentile: float = 99.9
+    learned: bool = False
+    per_layer: bool = False
 
 
 class ActQuant(nn.Module):

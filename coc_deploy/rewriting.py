@@ -21,24 +21,10 @@ from .frontend.refusal import unquantized
 from .function_rules import FunctionRules
 from .padding import can_pad, padding_convolution
 from .qat import ActQuant, Pads
+from .quantizers import QuantSpec
 from .shapes import pair, shapes
 
 NO_PADS: Pads = (0, 0, 0, 0)
-
-
-@dataclass(frozen=True)
-class QuantSpec:
-    """Weight and activation bits; `ends` are the weight bits of the stem and the linear layers.
-
-    learned: activation ranges move in training. per_layer: one weight scale for a layer.
-    """
-
-    weight_bits: int
-    act_bits: int
-    ends: int
-    percentile: float = 99.9
-    learned: bool = False
-    per_layer: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,18 +147,14 @@ class _Rewriter(FunctionRules):
         channels, *size = self.images[self._input(node)]
         if isinstance(norm, nn.BatchNorm1d) and size != [1, 1]:
             raise CocError(f"{node.target}: BatchNorm1d behind a flattened image cannot be quantized")
-        conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
-        nn.init.ones_(conv.weight).requires_grad_(False)
-        return self._convolution(node, None, conv, _norm2d(norm), alone=True)
+        return self._convolution(node, None, _ones(channels), _norm2d(norm), alone=True)
 
     def _shift(self, node: fx.Node, shift: nn.Module) -> _Match:
         """Of the image, in front of zero padding: a depthwise 1x1 convolution of ones with a bias."""
         assert isinstance(shift, Shift)
         channels = self.images[self._input(node)][0]
-        conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
-        nn.init.ones_(conv.weight).requires_grad_(False)
         bias = shift.constant.detach().reshape(-1).expand(channels)
-        return self._convolution(node, None, conv, qat.Bias(bias), alone=True)
+        return self._convolution(node, None, _ones(channels), qat.Bias(bias), alone=True)
 
     def _clip(self, node: fx.Node, relu: nn.Module) -> _Match:
         """A ReLU on its own."""
@@ -389,6 +371,13 @@ class _Rewriter(FunctionRules):
             vector = len(size) == 1 and not isinstance(match.unit, qat.QPool)
             self.images[node] = (*size, 1, 1) if vector else size
         self.modules[match.target] = match.unit
+
+
+def _ones(channels: int) -> nn.Conv2d:
+    """A depthwise 1x1 convolution that changes nothing, and does not learn to."""
+    conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+    nn.init.ones_(conv.weight).requires_grad_(False)
+    return conv
 
 
 def _norm2d(norm: nn.BatchNorm2d | nn.BatchNorm1d) -> nn.BatchNorm2d:

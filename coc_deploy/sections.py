@@ -11,7 +11,7 @@ from coc_runtime.promise import Promise
 
 from . import models
 from .network import HEAD_KINDS
-from .rewriting import QuantSpec
+from .quantizers import QuantSpec
 
 OPTIMIZERS = ("sgd", "adam")
 RANGES = ("calibrated", "learned")

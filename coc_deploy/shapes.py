@@ -7,6 +7,8 @@ from torch import fx
 
 from coc_runtime.errors import CocError
 
+from .restored import modes_restored
+
 
 class _Recorder(fx.Interpreter):
     """Keeps the shape of every tensor."""
@@ -33,15 +35,10 @@ def shapes(body: fx.GraphModule, shape: tuple[int, ...]) -> dict[str, tuple[int,
 
     Raises CocError, naming the module, where the body does not accept them.
     """
-    training = {module: module.training for module in body.modules()}
-    body.eval()
-    try:
-        with torch.no_grad():
-            recorder = _Recorder(body)
-            recorder.run(torch.zeros(1, *shape))
-    finally:
-        for module, was in training.items():
-            module.training = was
+    with torch.no_grad(), modes_restored(body):
+        body.eval()
+        recorder = _Recorder(body)
+        recorder.run(torch.zeros(1, *shape))
     return recorder.shapes
 
 

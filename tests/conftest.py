@@ -16,6 +16,19 @@ def pytest_configure(config: pytest.Config) -> None:
     skips.install(config)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """A test and its fixtures draw the same random numbers alone and behind others."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
 @dataclass(frozen=True)
 class TinyRun:
     """One finished run of tiny.RECIPE through coc-compress, which tests read but do not change."""

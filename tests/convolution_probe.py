@@ -13,7 +13,7 @@ from coc_deploy.calibration import calibrate
 from coc_deploy.dequantize import dequantized
 from coc_deploy.network import Network, to_input
 from coc_deploy.qat import QConv
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from coc_deploy.train import cross_entropy
 
 SIZE, BATCH = 64, 2

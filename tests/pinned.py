@@ -22,7 +22,7 @@ from coc_deploy import checkpoint
 from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.network import Network
 from coc_deploy.qat import ActQuant
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from coc_export.lowering import lower
 from coc_export.onnx.float_network import write_float
 from coc_export.onnx.writer import write_onnx, write_segments

@@ -14,8 +14,8 @@ from coc_deploy.keys import Identity
 from coc_deploy.models import Architecture
 from coc_deploy.network import ExitSpec, Network, to_input
 from coc_deploy.qat import Mode
+from coc_deploy.quantizers import QuantSpec
 from coc_deploy.recipe import Recipe
-from coc_deploy.rewriting import QuantSpec
 from coc_runtime import datasets
 from coc_runtime.datasets import Dataset
 

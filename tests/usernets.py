@@ -8,7 +8,7 @@ from torch.nn import functional as f
 from coc_deploy.calibration import calibrate
 from coc_deploy.models import Architecture
 from coc_deploy.network import Network, to_input
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 
 
 class LeNet(nn.Module):

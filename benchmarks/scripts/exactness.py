@@ -31,7 +31,7 @@ from coc_deploy import checkpoint, norms
 from coc_deploy.calibration import calibrate, calibrate_heads
 from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.network import ExitSpec, Network, to_input
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from coc_deploy.sections import Model
 from coc_deploy.stages import distill
 from coc_export.lowering import lower

@@ -31,7 +31,7 @@ from coc_deploy.frontend.trace import trace_network
 from coc_deploy.models import Architecture, build
 from coc_deploy.models.user import load
 from coc_deploy.network import Network
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from coc_runtime import files
 from coc_runtime.environment import environment
 from coc_runtime.errors import CocError

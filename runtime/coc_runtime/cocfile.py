@@ -19,7 +19,7 @@ from .coclayout import HEADER, MAGIC, SEGMENT, TASKS, VERSION, Header
 from .errors import CocError
 from .graph import Graph, Segment, verify
 from .limits import MAX_DESCRIPTION, MAX_ELEMENTS, MAX_FILE_BYTES, MAX_NAME, WEIGHT_ALIGNMENT
-from .ops import KINDS, Op, Tensor, Weight
+from .ops import KINDS, Op, Tensor, Weight, version_of
 from .ops.row import ENCODINGS, PER_CHANNEL, ROW, Row, Stored
 
 
@@ -106,9 +106,9 @@ class _Reader:
             coclayout.check_tensor(output)
             nodes.append(node)
             tensors.append(output)
-        if header.version != coclayout.version_of(nodes):
+        if header.version != version_of(nodes):
             stated = f"format {header.version} is not that of its operators"
-            raise CocError(f"{stated}, {coclayout.version_of(nodes)}")
+            raise CocError(f"{stated}, {version_of(nodes)}")
         if self.at != len(self.data):
             raise CocError(f"{len(self.data) - self.at} bytes follow the last weights")
         by_name = {tensor.name: tensor for tensor in tensors}

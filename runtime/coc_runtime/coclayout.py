@@ -6,7 +6,6 @@ docs/format.md describes the file byte by byte.
 import json
 import struct
 import zlib
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from . import cost
@@ -24,7 +23,7 @@ from .limits import (
     MAX_TOLERANCE,
     WEIGHT_BITS,
 )
-from .ops import KINDS, Op, Tensor
+from .ops import KINDS, Tensor
 from .ops.row import ENCODINGS, EVERY, Row
 
 MAGIC = b"\x89COC\r\n\x1a\n"
@@ -64,11 +63,6 @@ HEADER = struct.Struct("<8sIIIHHIHHbB2sI8s")
 def checksum(data: bytes) -> int:
     """CRC-32 (zlib's) of all that follows the checksum itself."""
     return zlib.crc32(memoryview(data)[CHECKED_FROM:])
-
-
-def version_of(nodes: Iterable[Op]) -> int:
-    """The version of a file with these operators."""
-    return max(node.since for node in nodes)
 
 
 def check_row(row: Row) -> None:

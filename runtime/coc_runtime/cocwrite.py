@@ -10,7 +10,7 @@ from .coclayout import HEADER, MAGIC, SEGMENT, TASKS
 from .errors import CocError
 from .graph import Graph, verify
 from .limits import WEIGHT_ALIGNMENT
-from .ops import Op, Tensor
+from .ops import Op, Tensor, version_of
 from .ops.row import BEHIND, PER_CHANNEL, ROW, Row
 
 CHECKSUM_AT = 12
@@ -41,7 +41,7 @@ def dump(graph: Graph) -> bytes:
     body = bytearray(HEADER.size) + b"".join(sections) + description
     for part in (parts[name] for parts in stored for name in BEHIND if name in parts):
         body += bytes(-len(body) % WEIGHT_ALIGNMENT) + part
-    image, version = graph.tensors[graph.input], coclayout.version_of(nodes)
+    image, version = graph.tensors[graph.input], version_of(nodes)
     counts = (len(body), len(nodes), len(graph.segments), *image.shape, image.exponent)
     counts += (TASKS.index(graph.task),)
     body[: HEADER.size] = _pack(HEADER, MAGIC, version, 0, *counts, b"", len(description), b"")

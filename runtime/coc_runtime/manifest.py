@@ -13,7 +13,7 @@ from .cost import bitops
 from .errors import CocError
 from .graph import Graph, Segment, Task, verify
 from .limits import MAX_ELEMENTS
-from .ops import OPS, Op, Tensor
+from .ops import OPS, Op, Tensor, version_of
 from .ops.entry import Entry, Parameters, checked_name, get, integers, pick, product
 
 FORMAT = 2
@@ -49,7 +49,7 @@ def dump(graph: Graph) -> bytes:
 
 def _format(graph: Graph) -> int:
     """The version of the graph's manifest."""
-    return max(node.since for segment in graph.segments for node in segment.nodes)
+    return version_of(node for segment in graph.segments for node in segment.nodes)
 
 
 def _dump_node(node: Op, index: Mapping[str, int]) -> dict[str, Any]:

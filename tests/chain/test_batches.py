@@ -11,7 +11,7 @@ from coc_deploy import norms, qat
 from coc_deploy.calibration import calibrate
 from coc_deploy.network import ExitSpec, Network, batch_size, exit_logits, to_input
 from coc_deploy.qat import ActQuant, Mode
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from coc_deploy.state import Inputs
 from coc_export import parity
 from coc_runtime import CocError, batches, cocwrite

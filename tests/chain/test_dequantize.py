@@ -11,7 +11,7 @@ from coc_deploy.counting import segment_layers
 from coc_deploy.dequantize import RULES, dequantized
 from coc_deploy.network import Network, exit_logits, to_input
 from coc_deploy.qat import UNITS, ActQuant, Mode
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from coc_deploy.stages.requantize import refresh
 from coc_runtime.errors import CocError
 from tiny import digits, float_network, quantized_network, same_state

@@ -11,7 +11,7 @@ from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.dequantize import dequantized
 from coc_deploy.network import ExitSpec, exit_logits
 from coc_deploy.qat import QConv
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from tiny import quantized_network
 from usernets import FIXED, USER, ZOO, images, network, quantize, settled
 

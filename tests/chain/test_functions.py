@@ -15,7 +15,7 @@ from coc_deploy.calibration import calibrate
 from coc_deploy.frontend.modules import FUNCTIONS, Activation, Scale, Shift
 from coc_deploy.network import Network, to_input
 from coc_deploy.qat import ActQuant, Mode, QLookup, QMul
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from usernets import images
 
 SHAPE = (3, 9, 7)

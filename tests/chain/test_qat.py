@@ -9,7 +9,7 @@ from coc_deploy import qat
 from coc_deploy.calibration import calibrate
 from coc_deploy.network import exit_logits, to_input
 from coc_deploy.qat import ActQuant, Mode, QAdd, QConv, QLinear, QPool, dorefa, symmetric
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
 from coc_runtime.errors import CocError

@@ -11,7 +11,7 @@ from coc_deploy import models
 from coc_deploy.kinds import KINDS
 from coc_deploy.models import Architecture
 from coc_deploy.network import Network
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from coc_runtime.errors import CocError
 from usernets import USER
 

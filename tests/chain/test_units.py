@@ -12,7 +12,7 @@ from torch.nn import functional as f
 from coc_deploy import checkpoint, qat
 from coc_deploy.network import Network, evaluating, exit_logits, to_input
 from coc_deploy.qat import ActQuant, Mode, QAdd, QAvgPool, QConcat, QConv, QFlatten, QLinear, QMaxPool, QPool
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from usernets import FIXED, USER, images, network, quantize, settled
 
 
@@ -151,6 +151,21 @@ def test_padding_merges_into_what_reads_it() -> None:
         assert pads[1] == (3, 1, 1, 2)
 
 
+@pytest.mark.parametrize("name", [*USER, "mobilenet_v2"])
+def test_evaluation_leaves_every_unit_as_it_was(name: str) -> None:
+    """A body that is frozen in integer mode beside heads in training, and every other mixture."""
+    found = quantize(network(name), (4, 8))
+    given = [unit for unit in found.modules() if isinstance(unit, qat.UNITS)]
+    for start, mode in enumerate(Mode):
+        for i, unit in enumerate(given):
+            unit.set_mode(list(Mode)[(i + start) % len(Mode)])  # type: ignore[operator]
+        found.train(mode is Mode.TRAIN)
+        before = [(unit.mode, unit.training) for unit in given]
+        with evaluating(found):
+            assert all(unit.mode is Mode.INTEGER and not unit.training for unit in given)
+        assert [(unit.mode, unit.training) for unit in given] == before
+
+
 @pytest.mark.parametrize("reader", [nn.MaxPool2d(3), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 1))])
 def test_padding_that_its_reader_cannot_do_is_a_layer(reader: nn.Module) -> None:
     found = quantize(settled(Network.of(_Padded(reader), (3, 9, 9), 10)), (8, 8))
@@ -162,7 +177,8 @@ def test_padding_that_its_reader_cannot_do_is_a_layer(reader: nn.Module) -> None
         found(to_input(images((3, 9, 9))))
     unit = found.body.get_submodule("behind.0")
     assert isinstance(unit, QConv)
-    expected = f.pad(given["conv"], (0, 1, 2, 0))
+    largest = 127 * 2.0 ** int(unit.act.exponent)
+    expected = f.pad(given["conv"], (0, 1, 2, 0)).clamp(-largest - 2.0 ** int(unit.act.exponent), largest)
     assert expected.min() < 0 and given["behind.0"].shape == expected.shape
     torch.testing.assert_close(given["behind.0"], expected, rtol=0, atol=2.0 ** int(unit.act.exponent))
 

@@ -14,7 +14,7 @@ from coc_deploy import checkpoint, models, qat
 from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.cli import main
 from coc_deploy.network import Network
-from coc_deploy.rewriting import QuantSpec
+from coc_deploy.quantizers import QuantSpec
 from coc_runtime.errors import CocError
 from tiny import float_network, quantized_network, same_state, write_recipe
 

@@ -37,6 +37,15 @@ CHECKS = frozenset(["_assert_tensor_metadata", "_assert_async", "_assert_scalar"
 """Operators that only look."""
 
 
+MIRRORS: dict[str, type[nn.ReflectionPad2d | nn.ReplicationPad2d]] = {
+    "reflect": nn.ReflectionPad2d,
+    "reflection": nn.ReflectionPad2d,
+    "replicate": nn.ReplicationPad2d,
+    "replication": nn.ReplicationPad2d,
+}
+"""How operators call padding with pixels of the image -> the module that pads so."""
+
+
 def same(b: Builder, call: Call) -> Value:
     """Conversions to the type and device that everything has."""
     return call.value("self")
@@ -155,20 +164,20 @@ def _padded(b: Builder, call: Call, value: Value, pads: tuple[int, int, int, int
 
 def mirrored(b: Builder, call: Call) -> Value:
     """Padding with pixels of the image."""
-    kinds = {"reflection": nn.ReflectionPad2d, "replication": nn.ReplicationPad2d}
-    kind = kinds[call.op.partition("_")[0]]
-    left, right, top, bottom = (list(call["padding"]) + [0, 0])[:4]
+    return _mirrored(b, call, MIRRORS[call.op.partition("_")[0]], call["padding"])
+
+
+def _mirrored(
+    b: Builder, call: Call, kind: type[nn.ReflectionPad2d | nn.ReplicationPad2d], pads: Sequence[int]
+) -> Value:
+    left, right, top, bottom = (list(pads) + [0, 0])[:4]
     return b.apply(call, kind((left, right, top, bottom)), call.value("self"))
 
 
 def padded(b: Builder, call: Call) -> Value:
     """`pad` with any mode."""
-    kinds = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d}
-    kind = kinds.get(call["mode"])
-    if kind is None:
-        return pad(b, call)
-    left, right, top, bottom = (list(call["pad"]) + [0, 0])[:4]
-    return b.apply(call, kind((left, right, top, bottom)), call.value("self"))
+    kind = MIRRORS.get(call["mode"])
+    return pad(b, call) if kind is None else _mirrored(b, call, kind, call["pad"])
 
 
 def nearest(b: Builder, call: Call) -> Value:

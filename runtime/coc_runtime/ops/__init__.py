@@ -3,6 +3,8 @@
 `OPS` lists them; `base` says what an operator is.
 """
 
+from collections.abc import Iterable
+
 from .add import Add
 from .base import Op, Tensor
 from .concat import Concat
@@ -37,6 +39,7 @@ __all__ = [
     "Tensor",
     "Weight",
     "convolve",
+    "version_of",
 ]
 
 OPS: tuple[type[Op], ...] = (
@@ -57,3 +60,8 @@ OPS: tuple[type[Op], ...] = (
 
 KINDS: dict[int, type[Op]] = {op.KIND: op for op in OPS}
 """The operator of each number."""
+
+
+def version_of(nodes: Iterable[Op]) -> int:
+    """The version of a file, and the format of a manifest, with these operators."""
+    return max(node.since for node in nodes)

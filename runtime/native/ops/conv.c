@@ -1,6 +1,6 @@
 /* conv.c - convolution: its kernels are those of kernel_list.h, its rows are shared among threads. */
 #include "levels.h"
-#include "ops/operator.h"
+#include "ops/windows.h"
 
 #include <math.h>
 
@@ -8,11 +8,11 @@ COC_OWN_FITS(coc_conv);
 
 static coc_status shape(const coc_row *row, const coc_tensor *const *inputs, coc_node *node, coc_tensor *y) {
     const coc_tensor *x = inputs[0];
-    if (x->rank != 3 || x->channels % row->groups || row->out_channels % row->groups)
-        return COC_ERROR_MALFORMED;
-    const uint32_t height = x->height + row->pad_top + row->pad_bottom;
-    const uint32_t width = x->width + row->pad_left + row->pad_right;
-    if (height < row->kernel_height || width < row->kernel_width)
+    uint32_t height, width;
+    const coc_status status = coc_window_counts(row, x, &height, &width);
+    if (status != COC_OK)
+        return status;
+    if (x->channels % row->groups || row->out_channels % row->groups)
         return COC_ERROR_MALFORMED;
     coc_conv *conv = COC_OWN(coc_conv, node);
     *conv = (coc_conv){
@@ -20,8 +20,8 @@ static coc_status shape(const coc_row *row, const coc_tensor *const *inputs, coc
         .in_height = x->height,
         .in_width = x->width,
         .out_channels = row->out_channels,
-        .out_height = (height - row->kernel_height) / row->stride + 1,
-        .out_width = (width - row->kernel_width) / row->across + 1,
+        .out_height = height,
+        .out_width = width,
         .kernel_height = row->kernel_height,
         .kernel_width = row->kernel_width,
         .stride = row->stride,

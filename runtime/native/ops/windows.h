@@ -14,19 +14,24 @@ typedef struct {
     uint32_t kernel_height, kernel_width, stride, across, pad_top, pad_left;
 } coc_window;
 
-/* Sizes of the output, of a window with the input's number of channels. */
-static inline coc_status coc_window_shape(const coc_row *row, const coc_tensor *x, coc_window *window,
-                                          coc_tensor *y) {
+/* Height and width that the row's windows have on an image; COC_ERROR_MALFORMED where none fits. */
+static inline coc_status coc_window_counts(const coc_row *row, const coc_tensor *x, uint32_t *high, uint32_t *wide) {
     const uint32_t height = x->height + row->pad_top + row->pad_bottom;
     const uint32_t width = x->width + row->pad_left + row->pad_right;
     if (x->rank != 3 || height < row->kernel_height || width < row->kernel_width)
         return COC_ERROR_MALFORMED;
+    *high = (height - row->kernel_height) / row->stride + 1;
+    *wide = (width - row->kernel_width) / row->across + 1;
+    return COC_OK;
+}
+
+/* Sizes of the output, of a window with the input's number of channels. */
+static inline coc_status coc_window_shape(const coc_row *row, const coc_tensor *x, coc_window *window,
+                                          coc_tensor *y) {
     *window = (coc_window){
         .channels = x->channels,
         .in_height = x->height,
         .in_width = x->width,
-        .out_height = (height - row->kernel_height) / row->stride + 1,
-        .out_width = (width - row->kernel_width) / row->across + 1,
         .kernel_height = row->kernel_height,
         .kernel_width = row->kernel_width,
         .stride = row->stride,
@@ -34,8 +39,10 @@ static inline coc_status coc_window_shape(const coc_row *row, const coc_tensor *
         .pad_top = row->pad_top,
         .pad_left = row->pad_left,
     };
-    coc_set_shape(y, 3, x->channels, window->out_height, window->out_width);
-    return COC_OK;
+    const coc_status status = coc_window_counts(row, x, &window->out_height, &window->out_width);
+    if (status == COC_OK)
+        coc_set_shape(y, 3, x->channels, window->out_height, window->out_width);
+    return status;
 }
 
 /* Columns that the windows of a row span, padding included. */
