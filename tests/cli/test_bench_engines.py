@@ -16,6 +16,7 @@ from coc_bench import convert as conversion
 from coc_bench import engines
 from coc_bench.cli import main
 from coc_bench.convert import convert, module_environment
+from coc_bench.engines import openvino
 from coc_bench.engines.base import Converted, Job
 from coc_bench.opening import open_runner
 from coc_bench.subjects import Kind, Precision, Subject
@@ -140,6 +141,24 @@ def test_an_int8_peer_computes_it_but_for_rounding(engine: str, needs: str, tmp_
     expected, found = reference(path, images()), logits(subject, images())
     assert np.abs(found - expected).max() > 0  # It is quantized.
     assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_int8_weights_for_openvino_have_half_their_range_where_sums_saturate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dot_products(flags: list[str], most: str | None = None) -> bool:
+        monkeypatch.setattr(openvino, "cpu_flags", lambda: flags)
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+        if most:
+            monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+        return openvino.dot_products()
+
+    assert not dot_products(["avx2"])
+    assert not dot_products(["avx2", "avx512f", "avx512bw"])
+    assert dot_products(["avx2", "avx512f", "avx512bw", "avx512_vnni"])
+    assert dot_products(["avx2", "avx_vnni"]) and dot_products(["asimd"])
+    assert not dot_products(["avx2", "avx512_vnni"], "AVX2")
+    assert dot_products(["avx2", "avx512_vnni"], "AVX512_CORE_VNNI")
 
 
 def test_mnns_tools_which_install_a_package_are_never_imported(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """OpenVINO: the float model as its IR, int8 by NNCF's post-training quantization."""
 
+import os
 from typing import Any
 
 import numpy as np
 
+from coc_runtime.environment import cpu_flags
 from coc_runtime.errors import CocError
 
 from ..subjects import Precision, Subject, first_line
@@ -57,20 +59,41 @@ def _convert(job: Job) -> Converted:
     }
     model = openvino.Core().read_model(str(job.source))
     if job.precision is Precision.INT8:
-        model = _quantize(model, job)
-        settings |= {"quantizer": "nncf", "preset": "MIXED", "calibration_images": len(job.calibration)}
+        fix = "first_layer_only" if dot_products() else "enable"
+        model = _quantize(model, job, fix)
+        settings |= {"quantizer": "nncf", "preset": "MIXED", "overflow_fix": fix}
+        settings["calibration_images"] = len(job.calibration)
     openvino.save_model(model, str(target), compress_to_fp16=False)
     return Converted(target, settings)
 
 
-def _quantize(model: Any, job: Job) -> Any:
+def dot_products() -> bool:
+    """Whether OpenVINO has instructions that add four products of bytes without saturating.
+
+    Where it has none, its int8 sums of two products stop at 16 bits, and weights need half of their range.
+    The variable that limits oneDNN limits OpenVINO, too.
+    """
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    if not any(part in most for part in ("ALL", "DEFAULT", "VNNI", "AMX", "AVX512_CORE_", "AVX10")):
+        return False
+    return not {"avx512_vnni", "avx_vnni", "asimd"}.isdisjoint(cpu_flags())
+
+
+def _quantize(model: Any, job: Job, overflow_fix: str) -> Any:
     try:
         import nncf
+        from nncf.quantization import advanced_parameters as advanced
     except ImportError as error:
         raise CocError("the package nncf is not installed: pip install nncf") from error
     images = nncf.Dataset([image[None] for image in job.calibration])
     return nncf.quantize(
-        model, images, subset_size=len(job.calibration), preset=nncf.QuantizationPreset.MIXED
+        model,
+        images,
+        subset_size=len(job.calibration),
+        preset=nncf.QuantizationPreset.MIXED,
+        advanced_parameters=advanced.AdvancedQuantizationParameters(
+            overflow_fix=advanced.OverflowFix(overflow_fix)
+        ),
     )
 
 
