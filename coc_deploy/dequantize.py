@@ -29,6 +29,7 @@ from .qat import (
     QMul,
     QPool,
     QSelect,
+    QUnevenPool,
 )
 
 Inputs = tuple[fx.Node, ...]
@@ -131,6 +132,10 @@ def _average_pool(floats: _Floats, unit: QAvgPool, name: str, inputs: Inputs) ->
     return floats.activation(name, floats.module(name, pool, source), unit.act)
 
 
+def _uneven_pool(floats: _Floats, unit: QUnevenPool, name: str, inputs: Inputs) -> fx.Node:
+    return floats.activation(name, floats.module(name, unit.module, inputs[0]), unit.act)
+
+
 def _max_pool(floats: _Floats, unit: QMaxPool, name: str, inputs: Inputs) -> fx.Node:
     source, (top, left, bottom, right) = inputs[0], unit.pads
     ceil = (top, left) != (bottom, right)
@@ -169,6 +174,7 @@ RULES: dict[type[nn.Module], Callable[..., fx.Node]] = {
     QLookup: _lookup,
     QConcat: _concat,
     QAvgPool: _average_pool,
+    QUnevenPool: _uneven_pool,
     QMaxPool: _max_pool,
     QFlatten: _flatten,
     QSelect: _select,

@@ -14,6 +14,7 @@ from torch.nn import functional
 from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
 from coc_runtime.errors import CocError
+from coc_runtime.ops import AdaptiveAveragePool, PixelAveragePool
 from coc_runtime.ops.windows import Stride, down_and_across, stride_of
 
 from .convolution import convolve
@@ -210,6 +211,25 @@ class QAvgPool(_Rounded):
         return self.act(total * float(np.float32(1) / np.float32(count)))
 
 
+class QUnevenPool(_Rounded):
+    """Means of windows that hold different numbers of pixels: exact sums times float32(1 / pixels), rounded.
+
+    pool: the runtime's operator, which knows the windows. module: what it is in the float body.
+    """
+
+    def __init__(
+        self, act: ActQuant, pool: PixelAveragePool | AdaptiveAveragePool, module: nn.Module
+    ) -> None:
+        super().__init__(act)
+        self.pool, self.module = pool, module
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        rows, columns = (torch.from_numpy(m).to(x.device) for m in self.pool.matrices(height, width))
+        counts = self.pool.counts(height, width).astype(np.float32)
+        return self.act(rows @ x.float() @ columns.T * torch.from_numpy(np.float32(1) / counts).to(x.device))
+
+
 class _Codes(nn.Module):
     """A unit that moves codes without changing them: its type is its input's."""
 
@@ -342,6 +362,7 @@ Unit = (
     | QLookup
     | QPool
     | QAvgPool
+    | QUnevenPool
     | QMaxPool
     | QFlatten
     | QSelect

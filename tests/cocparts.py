@@ -12,7 +12,18 @@ from coc_runtime import cocwrite
 from coc_runtime.coclayout import HEADER, SEGMENT, Header
 from coc_runtime.graph import Graph
 from coc_runtime.limits import WEIGHT_ALIGNMENT
-from coc_runtime.ops import KINDS, Concat, Conv, Flatten, GlobalAveragePool, Linear, Lookup, Select
+from coc_runtime.ops import (
+    KINDS,
+    AdaptiveAveragePool,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    Lookup,
+    PixelAveragePool,
+    Select,
+)
 from coc_runtime.ops.row import BEHIND, PER_CHANNEL, ROW, Row
 from graphs import random_graph, random_inception, random_mobile
 
@@ -117,6 +128,13 @@ def multiplied() -> Parts:
     return take_apart(random_mobile(1, bits=1, act_bits=4, exits=1, channels=3, size=7))
 
 
+def uneven() -> Parts:
+    """A legal file with means of windows of different sizes."""
+    pixels = window(PixelAveragePool.KIND, stride=1, kernel_height=3, kernel_width=3, top=2, left=1)
+    grid = window(AdaptiveAveragePool.KIND, input=1, stride=1, kernel_height=4, kernel_width=7)
+    return flat((3, 6, 6, -7), pixels, grid)
+
+
 def take_apart(graph: Graph) -> Parts:
     data = cocwrite.dump(graph)
     header = Header(*HEADER.unpack_from(data))
@@ -188,7 +206,9 @@ def flat(image: tuple[int, int, int, int], *rows: Row) -> Parts:
             channels += tensors[row.second][0]
         if row.kind == Select.KIND:
             channels = row.channels
-        if uses(row, "stride"):
+        if row.kind == AdaptiveAveragePool.KIND:
+            height, width = row.kernel
+        elif uses(row, "stride"):
             height = (height + row.top + row.bottom - row.kernel_height) // row.stride + 1
             width = (width + row.left + row.right - row.kernel_width) // (row.across or row.stride) + 1
         tensors.append((channels, height, width))

@@ -18,9 +18,9 @@ import numpy as np
 from coc_runtime.coclayout import HEADER
 from coc_runtime.ops import KINDS, Add, AveragePool, Conv, GlobalAveragePool, Linear, MaxPool
 from coc_runtime.ops.row import EVERY, Row
-from cocparts import Parts, base, flat, joined, multiplied, plain, refit, single, uses, window, word
+from cocparts import Parts, base, flat, joined, multiplied, plain, refit, single, uneven, uses, window, word
 from corpus_pools import CONCAT, joins, pools
-from corpus_tables import choices, products, tables, values
+from corpus_tables import choices, grids, products, tables, values
 
 Cases = Iterator[tuple[str, bytes]]
 
@@ -39,6 +39,7 @@ def corpus() -> dict[str, bytes]:
         tables,
         products,
         choices,
+        grids,
         values,
         _graph,
         _segments,
@@ -108,7 +109,7 @@ def _cuts(parts: Parts) -> Cases:
 def _rows(parts: Parts) -> Cases:
     for kind in (0, max(KINDS) + 1, 255):
         yield f"kind-{kind}", parts.row(0, kind=kind)
-    files = (parts, joined(), multiplied())
+    files = (parts, joined(), multiplied(), uneven())
     for kind, operator in KINDS.items():
         source = next(file for file in files if any(row.kind == kind for row in file.rows))
         for name in sorted(set(Row._fields) - EVERY - operator.FIELDS):

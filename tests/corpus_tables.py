@@ -1,13 +1,13 @@
-"""Malformed .coc files around tables, products and choices of channels, and legal ones at their limits."""
+"""Malformed .coc files around operators that version 2 brought, and legal ones at their limits."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from coc_runtime.ops import AveragePool, Logits, Lookup, Mul, Select
+from coc_runtime.ops import AdaptiveAveragePool, AveragePool, Logits, Lookup, Mul, Select
 from coc_runtime.ops.row import Row
-from cocparts import Parts, flat, plain, window
+from cocparts import Parts, flat, plain, uneven, window
 
 Cases = Iterator[tuple[str, bytes]]
 
@@ -27,6 +27,8 @@ def at_the_limits() -> list[Parts]:
         flat((65536, 1, 1, -7), SELECT._replace(channels=65536)),
         flat(IMAGE, MUL._replace(exponent=-32)),
         flat(IMAGE, MUL._replace(exponent=32)),
+        flat((1, 256, 256, -7), window(AdaptiveAveragePool.KIND, stride=1, kernel_height=1, kernel_width=1)),
+        flat((1, 6, 6, -7), window(AdaptiveAveragePool.KIND, stride=1, kernel_height=255, kernel_width=255)),
         flat(IMAGE, gate, MUL._replace(second=1, bits=2, zero_point=2)),
     ]
 
@@ -85,6 +87,21 @@ def choices(_: Parts) -> Cases:
 
 def _indices(*channels: int) -> bytes:
     return np.array(channels, "<u4").tobytes()
+
+
+def grids(_: Parts) -> Cases:
+    """Means of windows of different sizes."""
+    parts = uneven()
+    for field, value in {"stride": 2, "across": 2, "top": 1, "left": 1, "bottom": 1, "right": 1}.items():
+        yield f"grid-with-{field}", parts.row(1, **{field: value})
+    for field in ("kernel_height", "kernel_width", "stride"):
+        yield f"grid-of-{field}-0", parts.row(1, **{field: 0})
+    yield "grid-of-logits", _of_logits(parts.rows[1]._replace(input=2))
+    single = window(AdaptiveAveragePool.KIND, stride=1, kernel_height=1, kernel_width=1)
+    yield "grid-of-windows-too-large-to-sum", flat((1, 256, 257, -7), single).build()
+    for field in ("top", "left", "bottom", "right"):
+        yield f"pixels-padded-by-a-whole-window-at-the-{field}", parts.row(0, **{field: 3})
+    yield "pixels-of-a-larger-window", parts.row(0, kernel_height=9)
 
 
 def values(_: Parts) -> Cases:

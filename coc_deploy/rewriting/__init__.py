@@ -42,7 +42,7 @@ MODULES: tuple[tuple[tuple[type[nn.Module], ...], Rule], ...] = (
     ((Shift,), layers.shift),
     ((nn.MaxPool2d,), windows.max_pool),
     ((nn.AvgPool2d,), windows.average_pool),
-    ((nn.AdaptiveAvgPool2d,), windows.global_pool),
+    ((nn.AdaptiveAvgPool2d,), windows.adaptive_pool),
     ((nn.Linear,), layers.linear),
     ((Slice, Select, nn.ChannelShuffle), joins.selection),
 )

@@ -95,7 +95,9 @@ def _can_pad(reader: nn.Module | None, source: ActQuant) -> bool:
     negative."""
     if isinstance(reader, nn.MaxPool2d):
         return not source.signed
-    return isinstance(reader, nn.Conv2d | nn.AvgPool2d | nn.ZeroPad2d)
+    if isinstance(reader, nn.AvgPool2d):
+        return reader.count_include_pad and not reader.ceil_mode
+    return isinstance(reader, nn.Conv2d | nn.ZeroPad2d)
 
 
 def padding_convolution(channels: int, pads: Pads) -> Conv2d:

@@ -2,7 +2,8 @@
 
 from torch import fx, nn
 
-from coc_runtime.ops.windows import Stride, stride_of
+from coc_runtime.ops import AdaptiveAveragePool, PixelAveragePool
+from coc_runtime.ops.windows import stride_of
 
 from .. import qat
 from ..frontend.refusal import unquantized
@@ -22,36 +23,36 @@ def max_pool(context: Context, node: fx.Node, pool: nn.Module) -> Patch:
     assert isinstance(pool, nn.MaxPool2d)
     if pair(pool.dilation) != (1, 1):
         raise unquantized(node, pool, "dilated pooling", "use dilation 1")
-    kernel, (down, across) = pair(pool.kernel_size), pair(pool.stride)
-    top, left, bottom, right = _pads(context, node, pair(pool.padding))
-    _, height, width = context.image(node)
-    _, out_height, out_width = context.shapes[node.name]  # of ceil_mode, where windows reach over the border
-    bottom = max(bottom, (out_height - 1) * down + kernel[0] - height - top)
-    right = max(right, (out_width - 1) * across + kernel[1] - width - left)
-    unit = qat.QMaxPool(context.act(node), kernel, stride_of(down, across), (top, left, bottom, right))
-    return unit_patch(str(node.target), unit, (node,))
+    kernel, stride = pair(pool.kernel_size), pair(pool.stride)
+    pads = _reaching(context, node, kernel, stride, _pads(context, node, pair(pool.padding)))
+    return unit_patch(
+        str(node.target), qat.QMaxPool(context.act(node), kernel, stride_of(*stride), pads), (node,)
+    )
 
 
 def average_pool(context: Context, node: fx.Node, pool: nn.Module) -> Patch:
+    """Windows of one size, or of pixels without padding, which are smaller at the border."""
     assert isinstance(pool, nn.AvgPool2d)
-    if not pool.count_include_pad:
-        raise unquantized(node, pool, "average pooling without count_include_pad", "set it to True")
-    if pool.ceil_mode:
-        raise unquantized(node, pool, "average pooling with ceil_mode", "its border windows differ")
+    kernel, stride = pair(pool.kernel_size), pair(pool.stride)
+    pads = _pads(context, node, pair(pool.padding))
     if pool.divisor_override:
         raise unquantized(node, pool, "average pooling with divisor_override", "leave it out")
-    pads = _pads(context, node, pair(pool.padding))
-    return _average(context, node, pair(pool.kernel_size), stride_of(*pair(pool.stride)), pads)
+    whole = _reaching(context, node, kernel, stride, pads)
+    if whole == pads and (pool.count_include_pad or not any(pads)):
+        return _average(context, node, qat.QAvgPool(_type(context, node), kernel, stride_of(*stride), pads))
+    if pool.count_include_pad and any(pads):
+        raise unquantized(node, pool, "ceil_mode with padding that counts", "set count_include_pad to False")
+    found = PixelAveragePool("", "", "", kernel, stride_of(*stride), whole)
+    return _average(context, node, qat.QUnevenPool(_type(context, node), found, pool))
 
 
-def global_pool(context: Context, node: fx.Node, pool: nn.Module) -> Patch:
-    """Pooling to one pixel, with the flattening behind it where logits follow."""
+def adaptive_pool(context: Context, node: fx.Node, pool: nn.Module) -> Patch:
+    """Pooling to one pixel, with the flattening behind it where logits follow; or to a grid of windows."""
     assert isinstance(pool, nn.AdaptiveAvgPool2d)
     _, height, width = context.image(node)
     if pair(pool.output_size) != (1, 1):
-        to = "x".join(map(str, pair(pool.output_size)))
-        what = f"adaptive pooling of {height}x{width} to {to}"
-        raise unquantized(node, pool, what, "windows differ in size, choose a size that divides")
+        found = AdaptiveAveragePool("", "", "", pair(pool.output_size))
+        return _average(context, node, qat.QUnevenPool(_type(context, node), found, pool))
     chain = [node]
     while len(chain[-1].users) == 1:
         user = next(iter(chain[-1].users))
@@ -62,22 +63,38 @@ def global_pool(context: Context, node: fx.Node, pool: nn.Module) -> Patch:
         if not isinstance(module, nn.Dropout | nn.Dropout2d | nn.Flatten):
             break
         chain.append(user)
-    return _average(context, node, (height, width), 1, NO_PADS)
+    return _average(context, node, qat.QAvgPool(_type(context, node), (height, width), 1, NO_PADS))
 
 
 def _is_logits(context: Context, node: fx.Node, user: fx.Node) -> bool:
     return user.op == "output" and len(context.shapes[node.name]) == 1
 
 
-def _average(context: Context, node: fx.Node, kernel: tuple[int, int], stride: Stride, pads: Pads) -> Patch:
+def _average(context: Context, node: fx.Node, unit: nn.Module) -> Patch:
     """Average pooling with the ReLU behind it."""
     relu = context.relu(node)
-    act = context.output(node, relu) if relu or context.act(node).signed else context.unsigned()
-    unit = qat.QAvgPool(act, kernel, stride, pads)
     return unit_patch(str(node.target), unit, (node, relu) if relu else (node,))
+
+
+def _type(context: Context, node: fx.Node) -> ActQuant:
+    """Of a mean and the ReLU behind it; signed if the image is."""
+    relu = context.relu(node)
+    return context.output(node, relu) if relu or context.act(node).signed else context.unsigned()
 
 
 def _pads(context: Context, node: fx.Node, own: tuple[int, int]) -> Pads:
     """The padding of a pool and what it does for padding in front of it."""
     top, left, bottom, right = context.extra(node)
     return own[0] + top, own[1] + left, own[0] + bottom, own[1] + right
+
+
+def _reaching(
+    context: Context, node: fx.Node, kernel: tuple[int, int], stride: tuple[int, int], pads: Pads
+) -> Pads:
+    """The padding with what windows of ceil_mode need below and on the right."""
+    _, height, width = context.image(node)
+    _, out_height, out_width = context.shapes[node.name]
+    top, left, bottom, right = pads
+    bottom = max(bottom, (out_height - 1) * stride[0] + kernel[0] - height - top)
+    right = max(right, (out_width - 1) * stride[1] + kernel[1] - width - left)
+    return top, left, bottom, right

@@ -12,7 +12,7 @@ import numpy as np
 from .arithmetic import Task
 from .errors import CocError
 from .graph import Segment
-from .limits import ONNX_PARTS, ONNX_TABLE_ROW
+from .limits import MAX_WINDOW, ONNX_PARTS, ONNX_TABLE_ROW
 from .ops import OPS
 from .protobuf import Message
 
@@ -80,6 +80,7 @@ def read_levels(graph: memoryview, count: int) -> tuple[Level, ...]:
     known: dict[str, Initializer] = {}
     parts: dict[str, int] = {}
     packed: set[str] = set()
+    widths: dict[str, int] = {}
     rest: memoryview | None = graph
     for index in range(count):
         assert rest is not None
@@ -91,6 +92,7 @@ def read_levels(graph: memoryview, count: int) -> tuple[Level, ...]:
         compute = [node for node in nodes if node.op in SEGMENT_OPS and node.inputs != ("xf",)]
         for node in compute:
             _check_growth(node, known, packed)
+            _check_spread(node, known, widths)
             _count_parts(node, parts)
         for node in nodes:
             _check_difference(node, known)
@@ -179,10 +181,33 @@ def _check_growth(node: _Node, known: dict[str, Initializer], packed: set[str]) 
             raise CocError("a Gather does not read a table")
         if len(table.shape) == 2 and (table.shape[1] > ONNX_TABLE_ROW or not set(node.inputs[1:]) <= packed):
             raise CocError("a Gather does not read a table of packed weights")
-    if node.op == "Mul":
-        factor = known.get(node.inputs[-1]) if node.inputs else None
-        if not known.keys().isdisjoint(node.inputs) and (factor is None or factor.shape):
-            raise CocError("a Mul of a constant does not read a scalar")
+
+
+def _check_spread(node: _Node, known: dict[str, Initializer], widths: dict[str, int]) -> None:
+    """Raise CocError for products with constants that spread a value beyond a grid of the largest pool.
+
+    widths: of values that were reshaped, how long their rows are; grows.
+    """
+    constants = [known[name] for name in node.inputs if name in known]
+    if (
+        node.op == "Reshape"
+        and len(constants) == 1
+        and constants[0].dtype == "int64"
+        and constants[0].payload
+    ):
+        widths.update(dict.fromkeys(node.outputs, int(constants[0].array().flat[-1])))
+    elif node.op == "Mul" and constants:
+        factor = known.get(node.inputs[-1])
+        fitting = factor is not None and factor.shape in ((), (widths.get(node.inputs[0]),))
+        if not fitting:
+            raise CocError("a Mul of a constant does not read a scalar, or a number for each value of a row")
+    elif node.op == "MatMul":
+        if len(constants) != 1 or len(constants[0].shape) != 2:
+            raise CocError("a MatMul does not read one constant matrix")
+        rows, columns = constants[0].shape
+        sums, summed = (rows, columns) if node.inputs[0] in known else (columns, rows)
+        if sums > max(summed, MAX_WINDOW):
+            raise CocError(f"a MatMul makes {sums} sums of {summed} numbers")
 
 
 def _check_difference(node: _Node, known: dict[str, Initializer]) -> None:

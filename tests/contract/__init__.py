@@ -8,6 +8,7 @@ from functools import cache
 
 from coc_runtime.graph import Graph
 from coc_runtime.ops import (
+    AdaptiveAveragePool,
     Add,
     AveragePool,
     Concat,
@@ -20,9 +21,10 @@ from coc_runtime.ops import (
     MaxPool,
     Mul,
     Op,
+    PixelAveragePool,
     Select,
 )
-from contract import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select
+from contract import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select, uneven
 from contract.base import Contract, Instance
 
 __all__ = ["CONTRACTS", "Contract", "Instance", "single_operators"]
@@ -40,6 +42,8 @@ CONTRACTS: dict[type[Op], Contract] = {
     Mul: mul.CONTRACT,
     Select: select.CONTRACT,
     Logits: logits.CONTRACT,
+    PixelAveragePool: uneven.PIXELS,
+    AdaptiveAveragePool: uneven.GRID,
 }
 
 

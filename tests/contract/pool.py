@@ -28,7 +28,7 @@ POOLS = [
 ]
 
 
-def _window(
+def window(
     rng: np.random.Generator,
 ) -> tuple[Tensor, tuple[int, int], Stride, tuple[int, int, int, int]]:
     """An image, a kernel that fits it, a stride and pads."""
@@ -41,13 +41,13 @@ def _window(
 
 
 def draw_max(rng: np.random.Generator) -> Instance:
-    x, kernel, stride, pads = _window(rng)
+    x, kernel, stride, pads = window(rng)
     node = MaxPool("pool", "x", "y", kernel, stride, pads)
     return Instance(node, [x], like("y", x, node.output_shape(x)))
 
 
 def draw_average(rng: np.random.Generator) -> Instance:
-    x, kernel, stride, pads = _window(rng)
+    x, kernel, stride, pads = window(rng)
     node = AveragePool("pool", "x", "y", kernel, stride, pads)
     return Instance(node, [x], tensor("y", rng, node.output_shape(x)))
 

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -13,13 +14,24 @@ from coc_deploy.calibration import calibrate_heads
 from coc_deploy.channels import remove_channels
 from coc_deploy.checkpoint import Checkpoint
 from coc_deploy.counting import segment_layers
+from coc_deploy.dequantize import dequantized
 from coc_deploy.network import ExitSpec, Network, to_input
 from coc_export import parity
 from coc_export.lowering import lower
+from coc_export.onnx.float_network import write_float
 from coc_export.onnx.writer import write_onnx
 from coc_runtime import cocfile, cocwrite, onnxfile
 from coc_runtime.graph import Graph
-from coc_runtime.ops import AveragePool, Concat, Conv, Flatten, GlobalAveragePool, MaxPool
+from coc_runtime.ops import (
+    AdaptiveAveragePool,
+    AveragePool,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    PixelAveragePool,
+)
 from usernets import FIXED, USER, ZOO, images, network, quantize, settled
 
 META = {"chain": "Q", "data": "digits", "chain_bits": [1, 8], "original_bitops": 1, "original_bits": 1}
@@ -158,3 +170,48 @@ def test_operands_of_an_addition_never_lie_too_far_apart(tmp_path: Path) -> None
         unequal.body.get_submodule("conv3").weight.mul_(1e-6)  # type: ignore[operator, union-attr]
         unequal.body.get_submodule("conv3").bias.mul_(1e-6)  # type: ignore[operator, union-attr]
     assert_parity(quantize(unequal, (4, 8)), tmp_path)
+
+
+class _Pooled(nn.Module):
+    """A pool between two convolutions, behind zero padding on two sides."""
+
+    def __init__(self, pool: nn.Module, relu: bool) -> None:
+        super().__init__()
+        self.conv, self.pad, self.pool = nn.Conv2d(3, 5, 3), nn.ZeroPad2d((0, 1, 2, 0)), pool
+        self.relu = nn.ReLU() if relu else nn.Identity()
+        self.behind, self.fc = nn.Conv2d(5, 6, 1), nn.Linear(6, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.pad(self.relu(self.conv(x))))
+        return self.fc(self.behind(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AdaptiveAvgPool2d((7, 5)),
+        nn.AdaptiveAvgPool2d((30, 17)),
+        nn.AdaptiveAvgPool2d((1, 4)),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool2d((2, 3), 3, ceil_mode=True),
+        nn.AvgPool2d((5, 3), (2, 3), (2, 1), ceil_mode=True, count_include_pad=False),
+        nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
+    ],
+)
+def test_pools_whose_windows_differ(pool: nn.Module, relu: bool, tmp_path: Path) -> None:
+    shape = (3, 14, 12)
+    given = settled(Network.of(_Pooled(pool, relu), shape, 10))
+    some = to_input(images(shape, 4))
+    with torch.no_grad():
+        expected = given.eval()(some)[0]
+    quantized = quantize(given, (8, 8))
+    graph = assert_parity(quantized, tmp_path)
+    assert any(isinstance(n, PixelAveragePool | AdaptiveAveragePool) for s in graph.segments for n in s.nodes)
+    again = dequantized(quantized)
+    with torch.no_grad():
+        found = again.eval()(some)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    written = onnxruntime.InferenceSession(write_float(again).SerializeToString())
+    (logits,) = written.run(None, {"image": images(shape, 4)})
+    np.testing.assert_allclose(logits, found.numpy(), rtol=1e-3, atol=1e-3)

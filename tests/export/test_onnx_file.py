@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from coc_export.onnx.writer import write_onnx, write_segments
 from coc_runtime import manifest, onnxfile
@@ -20,7 +20,7 @@ from coc_runtime.backends.ort import OrtBackend
 from coc_runtime.backends.reference import ReferenceBackend
 from coc_runtime.errors import CocError
 from coc_runtime.graph import Graph, verify
-from coc_runtime.ops import OPS, AveragePool, Tensor
+from coc_runtime.ops import OPS, AdaptiveAveragePool, AveragePool, Tensor
 from contract.base import around
 from graphs import random_graph, random_images, random_inception, random_mobile
 
@@ -247,6 +247,29 @@ def test_a_maximum_instead_of_an_average_is_refused(tmp_path: Path) -> None:
     next(node for node in body.node if node.op_type == "AveragePool").op_type = "MaxPool"
     data = onnxfile.model_bytes(body.SerializeToString(), structure)
     assert "pool: is MaxPool" in refusal(data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "why"),
+    [
+        ("MatMul", (1000, 5), "a MatMul makes 1000 sums of 5 numbers"),
+        ("MatMul", (1, 2, 5), "a MatMul does not read one constant matrix"),
+        ("Mul", (7,), "a Mul of a constant does not read a scalar, or a number for each value of a row"),
+        ("Mul", (1000, 6), "a Mul of a constant does not read a scalar, or a number for each value of a row"),
+    ],
+)
+def test_constants_that_spread_values_are_refused(
+    op: str, shape: tuple[int, ...], why: str, tmp_path: Path
+) -> None:
+    x, y = Tensor("x", (2, 5, 5), 8, 0, -5), Tensor("y", (2, 2, 3), 8, 0, -5)
+    graph = around(AdaptiveAveragePool("pool", "x", "y", (2, 3)), y, [x])
+    model = onnx.load_from_string(write_onnx(graph).SerializeToString())
+    constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.dims}
+    read = (name for node in model.graph.node if node.op_type == op for name in node.input)
+    constant = next(constants[name] for name in read if name in constants)
+    constant.CopyFrom(numpy_helper.from_array(np.ones(shape, np.float32), constant.name))
+    data = onnxfile.model_bytes(model.graph.SerializeToString(), model.metadata_props[0].value.encode())
+    assert why in refusal(data, tmp_path)
 
 
 def test_joining_a_tensor_with_itself_over_and_over_is_refused(tmp_path: Path) -> None:

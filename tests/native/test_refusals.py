@@ -11,7 +11,7 @@ import corpus
 import corpus_pools
 import corpus_tables
 from coc_runtime import CocError, Session, cocfile, cocwrite
-from cocparts import refit, single
+from cocparts import refit, single, uneven
 from graphs import random_graph, random_inception, random_mobile
 from native_driver import STATUSES, Driver, Request
 
@@ -52,11 +52,16 @@ def multiplied() -> bytes:
     return cocwrite.dump(random_mobile(3, exits=2, channels=4))
 
 
+@cache
+def pooled() -> bytes:
+    return uneven().build()
+
+
 def mutate(rng: np.random.Generator) -> bytes:
     """A whole file with a few bytes changed, or a piece cut, its checksum and size refitted."""
-    data = bytearray((whole, joined, multiplied)[rng.integers(3)]())
+    data = bytearray((whole, joined, multiplied, pooled)[rng.integers(4)]())
     for _ in range(rng.integers(1, 4)):
-        fixed = len(data) if rng.random() < 0.3 else 1100
+        fixed = len(data) if rng.random() < 0.3 else min(1100, len(data))
         data[rng.integers(16, fixed)] = rng.choice([0, 1, 2, 127, 128, 255, rng.integers(256)])
     if rng.random() < 0.2:
         data = data[: rng.integers(48, len(data))]

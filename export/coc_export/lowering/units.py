@@ -18,10 +18,11 @@ from coc_deploy.qat import (
     QMul,
     QPool,
     QSelect,
+    QUnevenPool,
 )
 from coc_runtime.errors import CocError
 
-from . import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select
+from . import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select, uneven
 from .place import Lowered, Place
 
 UNITS: dict[type[nn.Module], Callable[[Any, Place], Lowered]] = {
@@ -33,6 +34,7 @@ UNITS: dict[type[nn.Module], Callable[[Any, Place], Lowered]] = {
     QPool: pool.lower_global,
     QAvgPool: pool.lower_average,
     QMaxPool: pool.lower_max,
+    QUnevenPool: uneven.lower,
     QFlatten: flatten.lower,
     QSelect: select.lower,
     QLogits: logits.lower,

@@ -1,5 +1,6 @@
 """Numbers that several nodes of an ONNX file read, each written once."""
 
+import zlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -50,6 +51,15 @@ class Constants:
         """float32(1 / count) as every back end computes it."""
         return self._add(f"r{count}", np.float32(1) / np.array(count, np.float32))
 
+    def reciprocals(self, counts: np.ndarray) -> str:
+        """float32(1 / count) of several, float32 [counts]."""
+        array = np.float32(1) / counts.astype(np.float32)
+        return self._add(f"r{_digest(array)}", array)
+
+    def matrix(self, array: np.ndarray) -> str:
+        """float32 [rows, columns]."""
+        return self._add(f"m{_digest(array)}", array)
+
     def ones(self, kernel: tuple[int, int]) -> str:
         """float32 [1, 1, *kernel]: a filter that sums windows."""
         return self._add(f"o{kernel[0]}x{kernel[1]}", np.ones((1, 1, *kernel), np.float32))
@@ -63,3 +73,8 @@ class Constants:
         codes = arithmetic.unpack(np.arange(256, dtype=np.uint8), bits, 256 * 8 // bits)
         integers = arithmetic.decode(codes.reshape(256, -1), bits, encoding)
         return self._add(f"t{bits}{encoding.value[0]}", integers.astype(np.int8))
+
+
+def _digest(array: np.ndarray) -> str:
+    """A short name of an array's shape and numbers."""
+    return "x".join(map(str, array.shape)) + f"_{zlib.crc32(np.ascontiguousarray(array).tobytes()):08x}"

@@ -15,6 +15,7 @@ from coc_deploy.models import ShortcutA
 from coc_deploy.network import Network
 from coc_deploy.shapes import pair, shapes
 from coc_runtime.errors import CocError
+from coc_runtime.ops import AdaptiveAveragePool
 
 from .float_functions import write_activation, write_constant, write_prelu
 from .float_writer import FloatWriter
@@ -98,11 +99,20 @@ def _dilations(module: nn.Conv2d | nn.MaxPool2d) -> dict[str, list[int]]:
     return {} if dilations == [1, 1] else {"dilations": dilations}
 
 
-def _global_pool(writer: FloatWriter, node: fx.Node, pool: nn.AdaptiveAvgPool2d) -> None:
-    if pair(pool.output_size) != (1, 1):
-        size = "x".join(map(str, pair(pool.output_size)))
-        raise CocError(f"{node.name}: adaptive pooling to {size} cannot be exported to float ONNX")
-    writer.node("GlobalAveragePool", [str(node.args[0])], node.name)
+def _adaptive_pool(writer: FloatWriter, node: fx.Node, pool: nn.AdaptiveAvgPool2d) -> None:
+    if pair(pool.output_size) == (1, 1):
+        writer.node("GlobalAveragePool", [str(node.args[0])], node.name)
+        return
+    _, height, width = writer.shapes[str(node.args[0])]
+    grid = AdaptiveAveragePool("", "", "", pair(pool.output_size))
+    rows, columns = (
+        writer.constant(f"{node.name}.{side}", matrix / matrix.sum(1, keepdims=True))
+        for side, matrix in zip(("rows", "columns"), grid.matrices(height, width), strict=True)
+    )
+    lines = writer.node("MatMul", [rows, str(node.args[0])], f"{node.name}.lines")
+    turned = writer.node("Transpose", [lines], f"{node.name}.turned", perm=[0, 1, 3, 2])
+    means = writer.node("MatMul", [columns, turned], f"{node.name}.means")
+    writer.node("Transpose", [means], node.name, perm=[0, 1, 3, 2])
 
 
 def _pad(writer: FloatWriter, node: fx.Node, module: nn.ZeroPad2d) -> None:
@@ -180,7 +190,7 @@ MODULES: dict[type, Callable[[FloatWriter, fx.Node, Any], object]] = {
     Select: _choice,
     nn.ChannelShuffle: _choice,
     ShortcutA: _shortcut,
-    nn.AdaptiveAvgPool2d: _global_pool,
+    nn.AdaptiveAvgPool2d: _adaptive_pool,
     nn.AvgPool2d: _average_pool,
     nn.MaxPool2d: _max_pool,
     nn.ZeroPad2d: _pad,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coc_runtime.ops import (
+    AdaptiveAveragePool,
     Add,
     AveragePool,
     Concat,
@@ -16,10 +17,11 @@ from coc_runtime.ops import (
     MaxPool,
     Mul,
     Op,
+    PixelAveragePool,
     Select,
 )
 
-from . import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select
+from . import add, concat, conv, flatten, linear, logits, lookup, mul, pool, select, uneven
 from .segment import SegmentWriter
 
 NODES: dict[type[Op], Callable[[SegmentWriter, Any, str], None]] = {
@@ -35,6 +37,8 @@ NODES: dict[type[Op], Callable[[SegmentWriter, Any, str], None]] = {
     Mul: mul.write,
     Select: select.write,
     Logits: logits.write,
+    PixelAveragePool: uneven.write,
+    AdaptiveAveragePool: uneven.write,
 }
 """Writes the nodes of an operator, whose number in the graph is the last argument."""
 

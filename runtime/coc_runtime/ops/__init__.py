@@ -17,11 +17,13 @@ from .lookup import Lookup
 from .mul import Mul
 from .pool import AveragePool, GlobalAveragePool, MaxPool
 from .select import Select
+from .uneven import AdaptiveAveragePool, PixelAveragePool
 from .weight import Weight
 
 __all__ = [
     "KINDS",
     "OPS",
+    "AdaptiveAveragePool",
     "Add",
     "AveragePool",
     "Concat",
@@ -35,6 +37,7 @@ __all__ = [
     "MaxPool",
     "Mul",
     "Op",
+    "PixelAveragePool",
     "Select",
     "Tensor",
     "Weight",
@@ -55,6 +58,8 @@ OPS: tuple[type[Op], ...] = (
     Mul,
     Select,
     Logits,
+    PixelAveragePool,
+    AdaptiveAveragePool,
 )
 """Every operator there is, by its number in .coc files."""
 

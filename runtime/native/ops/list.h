@@ -16,4 +16,6 @@ COC_OPERATOR(9, lookup, "Lookup")
 COC_OPERATOR(10, mul, "Mul")
 COC_OPERATOR(11, select, "Select")
 COC_OPERATOR(12, logits, "Logits")
+COC_OPERATOR(13, pixel_average_pool, "PixelAveragePool")
+COC_OPERATOR(14, adaptive_average_pool, "AdaptiveAveragePool")
 #undef COC_OPERATOR
