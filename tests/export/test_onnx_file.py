@@ -264,9 +264,8 @@ def test_constants_that_spread_values_are_refused(
     x, y = Tensor("x", (2, 5, 5), 8, 0, -5), Tensor("y", (2, 2, 3), 8, 0, -5)
     graph = around(AdaptiveAveragePool("pool", "x", "y", (2, 3)), y, [x])
     model = onnx.load_from_string(write_onnx(graph).SerializeToString())
-    constants = {tensor.name: tensor for tensor in model.graph.initializer if tensor.dims}
-    read = (name for node in model.graph.node if node.op_type == op for name in node.input)
-    constant = next(constants[name] for name in read if name in constants)
+    node = next(node for node in model.graph.node if node.op_type == op and node.output[0].startswith("p"))
+    (constant,) = [tensor for tensor in model.graph.initializer if tensor.name in node.input]
     constant.CopyFrom(numpy_helper.from_array(np.ones(shape, np.float32), constant.name))
     data = onnxfile.model_bytes(model.graph.SerializeToString(), model.metadata_props[0].value.encode())
     assert why in refusal(data, tmp_path)
