@@ -4,6 +4,7 @@ A unit receives and returns real values; in INTEGER mode each value is (code - z
 exactly, so that the float32 tensors carry the integers of `coc_runtime.ops` without rounding.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,9 +20,9 @@ from coc_runtime.ops.windows import Stride, down_and_across, stride_of
 
 from .convolution import convolve
 from .lookup import QLookup
-from .quantizers import ActQuant, Mode, bounded, dorefa, image_quant, symmetric
+from .quantizers import ActQuant, Mode, dorefa, image_quant, symmetric
 
-__all__ = ["ActQuant", "Mode", "QLookup", "bounded", "dorefa", "image_quant", "symmetric"]
+__all__ = ["ActQuant", "Mode", "QLookup", "dorefa", "image_quant", "symmetric"]
 
 
 class Bias(nn.Module):
@@ -114,8 +115,7 @@ class QConv(nn.Module):
     @torch.no_grad()
     def _quantize(self) -> tuple[Tensor, Tensor]:
         if self.weight_bits == 8:
-            found = symmetric(self.weight, self._batch_norm()[0].abs()[:, None, None, None])
-            return bounded(self.weight, *found, self.sources[0])
+            return symmetric(self.weight, self._batch_norm()[0].abs()[:, None, None, None])
         return dorefa(self.weight, self.weight_bits, self.per_layer)
 
     def integers(self) -> np.ndarray:
@@ -141,16 +141,25 @@ class QConv(nn.Module):
         return Encoding.SYMMETRIC if self.weight_bits == 8 else Encoding.ODD
 
     def _integer(self, x: Tensor) -> Tensor:
+        """Sums in float32 where that holds all of them, else in float64, rounded to float32 once."""
         if self._folded is None:
             integers, scale, bias = self.fold()
             unit = 2.0 ** int(self.sources[0].exponent)
+            dtype = _holding(integers, bias, self.sources[0])
             self._folded = (
-                torch.from_numpy(integers).float().to(x.device),
-                torch.from_numpy(bias * unit).float()[:, None, None].to(x.device),
+                torch.from_numpy(integers).to(x.device, dtype),
+                torch.from_numpy(bias * unit)[:, None, None].to(x.device, dtype),
                 torch.from_numpy(scale)[:, None, None].to(x.device),
             )
         integers_, bias_, scale_ = self._folded
-        return self.act((self.convolve(x, integers_) + bias_) * scale_)
+        sums = self.convolve(x.to(integers_.dtype), integers_) + bias_
+        return self.act(sums.float() * scale_)
+
+
+def _holding(integers: np.ndarray, bias: np.ndarray, source: ActQuant) -> torch.dtype:
+    """The float type that holds every sum of a layer with its bias exactly."""
+    worst = arithmetic.worst_sum(integers, source.zero_point, source.bits) + np.abs(bias.astype(np.int64))
+    return torch.float32 if worst.max() < arithmetic.EXACT_LIMIT else torch.float64
 
 
 class _Rounded(nn.Module):
@@ -299,6 +308,10 @@ class QConcat(_Rounded):
         return self.act(torch.cat(parts, dim))
 
 
+BIAS_UNITS = 1 << 23
+"""A bias of logits is at most so many units of their sums."""
+
+
 class QLinear(nn.Module):
     """Linear layer with one power-of-two weight scale; its exact sums are the logits."""
 
@@ -326,14 +339,17 @@ class QLinear(nn.Module):
         flat = self.weight.reshape(1, -1)
         if self.weight_bits == 8:
             integers, scale = symmetric(flat, flat.new_ones(1, 1))
-            integers, scale = bounded(
-                self.weight, integers.reshape(self.weight.shape), scale, self.sources[0]
-            )
         else:
             integers, scale = dorefa(flat, self.weight_bits)
         exponent = int(torch.round(torch.log2(scale)))
-        unit = 2.0 ** (int(self.sources[0].exponent) + exponent)
         bias = np.zeros(len(self.weight)) if self.bias is None else self.bias.double().cpu().numpy()
+        largest = max(float(np.abs(bias).max()), 1e-30)
+        least = math.ceil(math.log2(largest / BIAS_UNITS)) - int(self.sources[0].exponent)
+        if exponent < least:  # a scale too small for its bias is raised
+            exponent = least
+            if self.weight_bits == 8:
+                integers = torch.round(flat * 2.0**-exponent)
+        unit = 2.0 ** (int(self.sources[0].exponent) + exponent)
         return (
             integers.reshape(self.weight.shape).cpu().numpy().astype(np.int32),
             exponent,
@@ -344,11 +360,13 @@ class QLinear(nn.Module):
         if self.mode is Mode.OBSERVE:
             return functional.linear(x, self.weight, self.bias)
         integers, exponent, bias = self.fold()
-        exact = torch.from_numpy(integers).float().to(x.device) * 2.0**exponent
         unit = 2.0 ** (int(self.sources[0].exponent) + exponent)
-        exact_bias = torch.from_numpy(bias).float().to(x.device) * unit
+        exact, exact_bias = torch.from_numpy(integers).to(x.device), torch.from_numpy(bias).to(x.device)
         if self.mode is Mode.INTEGER:
-            return functional.linear(x, exact, exact_bias)
+            dtype = _holding(integers, bias, self.sources[0])
+            weight = exact.to(dtype) * 2.0**exponent
+            return functional.linear(x.to(dtype), weight, exact_bias.to(dtype) * unit).float()
+        exact, exact_bias = exact.float() * 2.0**exponent, exact_bias.float() * unit
         weight = self.weight + (exact - self.weight).detach()
         if self.bias is not None:
             exact_bias = self.bias + (exact_bias - self.bias).detach()
@@ -381,30 +399,23 @@ def set_mode(module: nn.Module, mode: Mode) -> None:
 
 
 def check_sums(network: nn.Module, wider: Sequence[int] = ()) -> None:
-    """Raise CocError, naming the layer, where sums of a layer below 8 bits would not be exact in float32.
+    """Raise CocError, naming the layer, where sums would not fit 32 bits, whatever training makes of weights.
 
-    Taken for its weights as they are and for weights spread evenly over their integers, which is more than
-    training makes of them. wider: bits that hidden layers have before
-    the chain's. 8-bit layers are `bounded`.
+    wider: bits that hidden layers have before the chain's.
     """
     for name, unit in network.named_modules():
-        if not isinstance(unit, QConv | QLinear) or unit.weight_bits == 8:
+        if not isinstance(unit, QConv | QLinear):
             continue
         inputs, source = unit.weight[0].numel(), unit.sources[0]
-        hidden = isinstance(unit, QConv)
-        limit = arithmetic.EXACT_LIMIT // 2 if hidden else arithmetic.EXACT_LIMIT
-        widths = {unit.weight_bits, *(int(bits) for bits in wider if hidden)}
-        found = [unit.integers()]
-        for bits in widths:
-            codes = np.arange(1 << bits, dtype=np.uint8)
-            found.append(np.resize(arithmetic.decode(codes, bits, Encoding.ODD), (1, inputs)))
-        worst = max(int(arithmetic.worst_sum(w, source.zero_point, source.bits).max()) for w in found)
-        if worst >= limit:
+        bits = max([unit.weight_bits, *(int(each) for each in wider if isinstance(unit, QConv))])
+        largest = np.full((1, inputs), 127 if bits == 8 else (1 << bits) - 1)
+        worst = int(arithmetic.worst_sum(largest, source.zero_point, source.bits).max())
+        if worst >= arithmetic.WIDEST_SUM:
             layer = name.removeprefix("body.")
             raise CocError(
-                f"{layer}: sums of {inputs:,} inputs in {source.bits} bits at {max(widths)}-bit weights "
-                f"reach {worst:,}, beyond {limit:,}, and would not be exact: use q.bits with 8 or fewer "
-                "bits, or give the layer fewer inputs"
+                f"{layer}: sums of {inputs:,} inputs in {source.bits} bits at {bits}-bit weights "
+                f"reach {worst:,} and would not fit 32 bits: use q.bits with fewer bits, or give the layer "
+                "fewer inputs"
             )
 
 

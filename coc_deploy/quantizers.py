@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coc_runtime import arithmetic
 from coc_runtime.limits import MAX_EXPONENT
 
 
@@ -201,18 +200,3 @@ def symmetric(weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     peak = weight.abs().amax(dim=tuple(range(1, weight.dim())), keepdim=True).clamp_min(1e-12)
     scale = torch.exp2(torch.ceil(torch.log2(gain * peak / 127))) / gain
     return torch.round(weight / scale).clamp(-127, 127), scale
-
-
-def bounded(weight: Tensor, integers: Tensor, scale: Tensor, source: ActQuant) -> tuple[Tensor, Tensor]:
-    """Symmetric integers and scales, the scales doubled where sums over `source`'s codes could reach 2**23.
-
-    Wide layers would else not be exact in float32 (docs/adr/0001). The scale is per channel or one for all.
-    """
-    most = max(source.zero_point, (1 << source.bits) - 1 - source.zero_point)
-    while True:
-        worst = integers.abs().double().flatten(1).sum(1) * most
-        over = (worst >= arithmetic.EXACT_LIMIT // 2).reshape(-1, *[1] * (weight.dim() - 1))
-        if not over.any():
-            return integers, scale
-        scale = torch.where(over if scale.numel() > 1 else over.any(), 2 * scale, scale)
-        integers = torch.round(weight / scale)

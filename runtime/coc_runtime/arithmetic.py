@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import CocError
 from .limits import EXACT_LIMIT as EXACT_LIMIT
-from .limits import MAX_SCALE_EXPONENT, MULTIPLIER_BITS
+from .limits import MAX_SCALE_EXPONENT, MULTIPLIER_BITS, SUM_LIMIT
 
 NEGLIGIBLE = -700.0
 """The exponential of a distance from the largest logit that adds nothing to a sum of at least 1 and is still
@@ -85,6 +85,9 @@ def requantize(acc: np.ndarray, multiplier: np.ndarray | float, zero_point: int,
     return np.clip(scaled + np.float32(zero_point), 0, (1 << bits) - 1).astype(np.uint8)
 
 
+WIDEST_SUM = SUM_LIMIT - SUM_LIMIT // 64
+"""Sums of weights and codes stay below this, so that a bias fits beside them."""
+
 _ABOVE_ONE, _HALF_ULP = 1 + 2.0**-52, 2.0**-53
 
 
@@ -129,25 +132,27 @@ def worst_sum(integers: np.ndarray, zero_point: int, bits: int) -> np.ndarray:
 def exact_scale_and_bias(
     scale: np.ndarray, bias: np.ndarray, input_exponent: int, worst: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Round a layer's real scale and bias so that any float32 evaluation of it is exact.
+    """Round a layer's real scale and bias so that any float32 evaluation of it is exact, if one can be.
 
     scale, bias: real values per output channel, float64 [O]; scale > 0. worst: `worst_sum` of the
     layer. Returns (scale float32 [O], bias int32 [O]); the bias counts units of
     scale * 2**input_exponent. A scale keeps up to MULTIPLIER_BITS significant bits, fewer where
-    its odd part m would let m * (worst + |bias|) reach 2**24. A scale too small for its bias is
-    raised. Raises CocError where the sum alone is too large.
+    its odd part m would let m * (worst + |bias|) reach 2**24. Channels whose sums alone reach 2**23 keep all
+    bits: integers must add them (docs/adr/0017). A scale too small for its bias is raised. Raises CocError
+    where the sums do not fit 32 bits.
     """
-    if worst.max(initial=0) >= EXACT_LIMIT // 2:
-        raise CocError(f"sums reach {int(worst.max())}, beyond 2**23: use fewer weight bits or channels")
-    unit = 2.0**input_exponent
-    smallest = np.abs(bias) / unit / (EXACT_LIMIT // 2 - 2)
+    if worst.max(initial=0) >= WIDEST_SUM:
+        raise CocError(f"sums reach {int(worst.max())}, beyond 2**31: use fewer weight bits or channels")
+    unit, wide = 2.0**input_exponent, worst >= EXACT_LIMIT // 2
+    room = np.where(wide, 0.99 * (SUM_LIMIT - worst), EXACT_LIMIT // 2 - 2)
+    smallest = np.abs(bias) / unit / room
     raised = np.maximum(scale, np.maximum(smallest, 2.0**-MAX_SCALE_EXPONENT))
     chosen = 2.0 ** np.ceil(np.log2(raised))
     for bits in range(1, MULTIPLIER_BITS + 1):
         candidate = round_significant(raised, bits)
         rounded_bias = np.rint(bias / (candidate * unit))
         reach = worst + np.abs(rounded_bias)
-        exact = odd_part(candidate.astype(np.float32)) * reach < EXACT_LIMIT
+        exact = wide | (odd_part(candidate.astype(np.float32)) * reach < EXACT_LIMIT)
         chosen = np.where(exact, candidate, chosen)
     return chosen.astype(np.float32), np.rint(bias / (chosen * unit)).astype(np.int32)
 

@@ -12,6 +12,8 @@ WEIGHT_BITS = (1, 2, 4, 8)
 """Bits of a weight's code."""
 EXACT_LIMIT = 1 << 24
 """Integers below this are exact in float32, and so are their sums in any order."""
+SUM_LIMIT = 1 << 31
+"""Sums of a layer, its bias included, stay below this: they fit 32 bits."""
 MULTIPLIER_BITS = 8
 """Significant bits of a channel's scale (HAWQ-V3 calls such numbers dyadic)."""
 MAX_EXPONENT = 32

@@ -112,7 +112,8 @@ def check_windows(level: Level, segment: Segment) -> None:
             f"the ONNX graph has {len(nodes)} convolutions and pools in a segment of {len(stated)}"
         )
     for node, (name, window) in zip(nodes, stated, strict=True):
-        if (node.op, node.integers()) != window:
+        kind = "Conv" if node.op == "QLinearConv" else node.op
+        if (kind, node.integers()) != window:
             found = f"{node.op} in the ONNX graph, with {str(node.integers())[:100]}"
             raise CocError(f"{name}: is {found}")
 

@@ -14,6 +14,8 @@
 #define COC_WEIGHT_BITS(bits) ((bits) == 1 || (bits) == 2 || (bits) == 4 || (bits) == 8)
 /* Integers below this are exact in float32, and so are their sums in any order. */
 #define COC_EXACT_LIMIT 16777216
+/* Sums of a layer, its bias included, stay below this: they fit 32 bits. */
+#define COC_SUM_LIMIT INT64_C(2147483648)
 /* Significant bits of a channel's scale (HAWQ-V3 calls such numbers dyadic). */
 #define COC_MULTIPLIER_BITS 8
 /* Magnitude of the exponent of a tensor's step. */

@@ -93,7 +93,7 @@ static void dot_prepare(const coc_conv *layer, void *weights) {
     memset(weights, 0, dot_weight_bytes(layer));
     for (uint32_t out = 0; out < layer->out_channels; out++) {
         dot_cell *element = elements + (size_t)(out / DOT_OUTS) * p.units * p.taps * DOT_OUTS + out % DOT_OUTS;
-        int32_t sum = 0;
+        uint32_t sum = 0; /* bias and sums may wrap around: what they add up to does not */
         for (uint32_t unit = 0; unit < p.units; unit++) {
             const uint32_t channels = coc_min(DOT_K, layer->in_channels - unit * DOT_K);
             const size_t first = ((size_t)out * layer->in_channels + unit * DOT_K) * p.taps;
@@ -101,11 +101,11 @@ static void dot_prepare(const coc_conv *layer, void *weights) {
             memset(w, 0, p.taps * sizeof w[0]);
             for (uint32_t k = 0; k < channels; k++)
                 for (uint32_t tap = 0; tap < p.taps; tap++)
-                    sum += w[tap][k] = coc_weight(layer, first + k * p.taps + tap);
+                    sum += (uint32_t)(w[tap][k] = coc_weight(layer, first + k * p.taps + tap));
             for (uint32_t tap = 0; tap < p.taps; tap++, element += DOT_OUTS)
                 *element = dot_element(w[tap]);
         }
-        bias[out] = layer->bias[out] - DOT_RAW * layer->in_zero * sum;
+        bias[out] = (int32_t)((uint32_t)layer->bias[out] - DOT_RAW * (uint32_t)layer->in_zero * sum);
     }
 }
 

@@ -25,12 +25,13 @@ static inline int32_t coc_weight(const coc_conv *layer, size_t index) {
     return coc_integer(coc_code(layer->codes, layer->weight_bits, index), layer->weight_bits, layer->encoding);
 }
 
-/* The zero point is a code, and |sum + bias| < 2^24 times a multiplier is below 2^30: what vector kernels rely on. */
+/* The zero point is a code, and |sum + bias| times a multiplier is below 2^30: what vector kernels rely on. */
 static inline int coc_simple_numbers(const coc_conv *layer) {
     if (layer->in_bits < 1 || layer->in_bits > 8 || layer->in_zero < 0 || layer->in_zero >= 1 << layer->in_bits)
         return 0;
+    const float most = layer->wide ? 0.5f : 64.0f;
     for (uint32_t out = 0; out < layer->out_channels; out++)
-        if (!(layer->multiplier[out] < 64.0f && layer->multiplier[out] > -64.0f))
+        if (!(layer->multiplier[out] < most && layer->multiplier[out] > -most))
             return 0;
     return 1;
 }

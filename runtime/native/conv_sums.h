@@ -98,7 +98,7 @@ static int sums_accepts(const coc_conv *layer) {
     const uint32_t kernel = layer->kernel_width;
     if (SUMS_ELEMENT == 1 && (layer->in_bits > 4 || kernel != 3 || layer->stride != 1))
         return 0;
-    return layer->groups == 1 && layer->encoding == COC_ODD && layer->weight_bits == 1 &&
+    return layer->groups == 1 && !layer->wide && layer->encoding == COC_ODD && layer->weight_bits == 1 &&
            layer->kernel_height == kernel && (kernel == 1 || kernel == 3) &&
            (layer->stride == 1 || layer->stride == 2) && layer->pad_left == (kernel == 3) &&
            (kernel == 3 || layer->pad_top == 0) && coc_simple_numbers(layer);

@@ -7,7 +7,7 @@
  *   sum = sum over the window of integer_weight * (x - in_zero), exact; outside the image x = in_zero
  *
  * integer_weight of code q: COC_ODD 2q - (2^bits - 1), COC_SYMMETRIC q - 2^(bits-1). The loader has
- * checked that |sum| + |bias| < 2^24 for every input.
+ * checked that |sum| + |bias| < 2^31 for every input; (float) rounds to nearest, ties to even.
  */
 #ifndef COC_KERNELS_H
 #define COC_KERNELS_H
@@ -40,6 +40,7 @@ typedef struct {
     const uint8_t *codes;      /* packed, low bits first, in the order [out][in / groups][kernel_h][kernel_w] */
     const int32_t *bias;       /* [out] */
     const float *multiplier;   /* [out] */
+    int wide;                  /* |sum| + |bias| may reach 2^24, and stays below 2^31; else below 2^24 */
 } coc_conv;
 
 /* One way to compute a convolution. `prepare` runs once per session; `run` computes output rows [first, last)

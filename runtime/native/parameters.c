@@ -47,8 +47,8 @@ static void sum_signs(const uint8_t *codes, uint32_t bits, coc_encoding encoding
     }
 }
 
-int coc_sums_exact(const coc_channels *channels, const uint8_t *codes, size_t channel, const coc_tensor *x,
-                   int32_t bias, uint32_t odd_part) {
+uint64_t coc_largest_sum(const coc_channels *channels, const uint8_t *codes, size_t channel, const coc_tensor *x,
+                         int32_t bias) {
     uint64_t positive, negative;
     sum_signs(codes, channels->bits, channels->encoding, channel * channels->weights, channels->weights, &positive,
               &negative);
@@ -56,7 +56,7 @@ int coc_sums_exact(const coc_channels *channels, const uint8_t *codes, size_t ch
     const uint64_t high = (UINT64_C(1) << x->bits) - 1 - low;
     const uint64_t one = positive * high + negative * low, other = positive * low + negative * high;
     const uint64_t magnitude = (uint64_t)llabs((long long)bias);
-    return odd_part * ((one > other ? one : other) + magnitude) < COC_EXACT_LIMIT;
+    return (one > other ? one : other) + magnitude;
 }
 
 coc_status coc_take_codes(coc_parameters *at, uint64_t count, uint32_t bits, const uint8_t **codes) {

@@ -33,8 +33,8 @@ coc_status coc_take_codes(coc_parameters *at, uint64_t count, uint32_t bits, con
 /* The next scale m * 2^exponent: its odd part m, or 0 if it is not legal. */
 uint32_t coc_take_scale(coc_parameters *at, int32_t *exponent);
 
-/* Whether no sum of a channel can reach 2^24: m * (worst + |bias|), m the odd part of its scale. */
-int coc_sums_exact(const coc_channels *channels, const uint8_t *codes, size_t channel, const coc_tensor *x,
-                   int32_t bias, uint32_t odd_part);
+/* What a sum of a channel with its bias can reach: worst + |bias|. */
+uint64_t coc_largest_sum(const coc_channels *channels, const uint8_t *codes, size_t channel, const coc_tensor *x,
+                         int32_t bias);
 
 #endif

@@ -81,6 +81,12 @@ def layer_weight(rng: np.random.Generator, shape: tuple[int, ...]) -> Weight:
     return Weight(codes, bits, encoding)
 
 
+def wide_weight(rng: np.random.Generator, shape: tuple[int, ...]) -> Weight:
+    """8 bits, most of them large and positive: sums of two thousand pass 2**24 and are no multiples of 4."""
+    codes = rng.integers(128 + 32, 256, shape).astype(np.uint8)
+    return Weight(codes, 8, Encoding.SYMMETRIC)
+
+
 def around(node: Op, output: Tensor, inputs: list[Tensor]) -> Graph:
     """A convolution per input of the node makes its codes from the image, Flatten a vector of them.
 

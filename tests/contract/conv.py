@@ -7,12 +7,27 @@ import numpy as np
 
 from coc_runtime.arithmetic import Encoding, exact_scale_and_bias, worst_sum
 from coc_runtime.graph import Graph
-from coc_runtime.limits import EXACT_LIMIT
+from coc_runtime.limits import SUM_LIMIT
 from coc_runtime.ops import Conv, Tensor, Weight
-from contract.base import Contract, Instance, Refused, around, layer_weight, random_stride, tensor
+from coc_runtime.ops.windows import Pads, Stride, stride_of
+from contract.base import (
+    Contract,
+    Instance,
+    Refused,
+    around,
+    layer_weight,
+    random_stride,
+    tensor,
+    wide_weight,
+)
 
 
 def draw(rng: np.random.Generator) -> Instance:
+    """Of any shape; now and then with sums that float32 does not hold."""
+    if rng.random() < 0.2:
+        shape = (int(rng.choice((1, 2, 5))), 2100, 1, 1)
+        x = tensor("x", rng, (2100, *(int(size) for size in rng.integers(1, 3, 2))), (0, 8))
+        return _scaled(rng, x, wide_weight(rng, shape), stride_of(1, 1), (0, 0, 0, 0), 1)
     groups = int(rng.choice((1, 1, 2, 3)))
     per_group, out = int(rng.choice((1, 3, 4, 5, 16, 17))), int(rng.choice((1, 2, 5, 8))) * groups
     kernel_h, kernel_w = (int(size) for size in rng.choice((1, 1, 2, 3, 3, 5), 2))
@@ -21,6 +36,14 @@ def draw(rng: np.random.Generator) -> Instance:
     width = int(rng.integers(max(kernel_w - pads[1] - pads[3], 1), 12))
     x = tensor("x", rng, (per_group * groups, height, width))
     weight = layer_weight(rng, (out, per_group, kernel_h, kernel_w))
+    return _scaled(rng, x, weight, random_stride(rng, 3), (pads[0], pads[1], pads[2], pads[3]), groups)
+
+
+def _scaled(
+    rng: np.random.Generator, x: Tensor, weight: Weight, stride: Stride, pads: Pads, groups: int
+) -> Instance:
+    """A convolution whose sums are of the order of its output's range."""
+    out = len(weight.codes)
     worst = worst_sum(weight.integers, x.zero_point, x.bits)
     y_type = tensor("y", rng, ())
     reach = np.ldexp((1 << y_type.bits) / np.maximum(worst, 1), y_type.exponent - x.exponent)
@@ -30,8 +53,7 @@ def draw(rng: np.random.Generator) -> Instance:
         x.exponent,
         worst,
     )
-    stride = random_stride(rng, 3)
-    node = Conv("conv", "x", "y", weight, bias, scale, stride, (pads[0], pads[1], pads[2], pads[3]), groups)
+    node = Conv("conv", "x", "y", weight, bias, scale, stride, pads, groups)
     return Instance(node, [x], replace(y_type, shape=node.output_shape(x)))
 
 
@@ -52,12 +74,17 @@ def misfits() -> Refused:
 
 def inexact() -> Refused:
     x = Tensor("x", (1, 1, 1), 8, 0, 0)
-    yield one_weight(1.0, EXACT_LIMIT - 255), [x]
-    yield one_weight(1.5, EXACT_LIMIT // 3), [x]
+    yield one_weight(1.0, SUM_LIMIT - 255), [x]
+    yield one_weight(1.0, 255 - SUM_LIMIT), [x]
 
 
 def cases() -> Iterator[tuple[str, Graph]]:
-    """Of single pixels, with padding and without, and of kernels as large as the image."""
+    """Of single pixels, with padding and without, and of kernels as large as the image; of wide sums whose
+    rounding to float32 makes ties."""
+    for bias in (129 * 2**17 + 1, 2**31 - 256, 256 - 2**31):
+        x = Tensor("x", (1, 4, 4), 8, 0, 0)
+        y = Tensor("y", (1, 4, 4), 8, 128 if bias < 0 else 0, 18 if bias < 2**30 else 24)
+        yield f"conv-wide-{bias}", around(one_weight(1.0, bias), y, [x])
     for bits in (1, 2, 4, 8):
         for kernel, size, pad, groups in (
             (1, 1, 0, 1),

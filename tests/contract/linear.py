@@ -3,17 +3,19 @@
 import numpy as np
 
 from coc_runtime.arithmetic import Encoding
-from coc_runtime.limits import EXACT_LIMIT, LOGIT_BITS
+from coc_runtime.limits import LOGIT_BITS, SUM_LIMIT
 from coc_runtime.ops import Linear, Tensor, Weight
-from contract.base import Contract, Instance, Refused, layer_weight, tensor
+from contract.base import Contract, Instance, Refused, layer_weight, tensor, wide_weight
 
 
 def draw(rng: np.random.Generator) -> Instance:
-    features, classes = int(rng.choice((1, 3, 16, 17, 65))), int(rng.choice((1, 2, 7, 10)))
+    """Of any size; now and then with sums that float32 does not hold."""
+    features, classes = int(rng.choice((1, 3, 16, 17, 65, 2100))), int(rng.choice((1, 2, 7, 10)))
     x = tensor("x", rng, (features,))
+    weight = (wide_weight if features > 2000 else layer_weight)(rng, (classes, features))
     bias = rng.integers(-(10**6), 10**6, classes).astype(np.int32)
     exponent = int(rng.integers(-12, 1))
-    node = Linear("linear", "x", "y", layer_weight(rng, (classes, features)), bias, exponent)
+    node = Linear("linear", "x", "y", weight, bias, exponent)
     return Instance(node, [x], Tensor("y", (classes,), LOGIT_BITS, 0, x.exponent + exponent))
 
 
@@ -28,7 +30,7 @@ def misfits() -> Refused:
 
 
 def inexact() -> Refused:
-    for bias in (EXACT_LIMIT - 255, 255 - EXACT_LIMIT):
+    for bias in (SUM_LIMIT - 255, 255 - SUM_LIMIT):
         yield one_weight(bias), [Tensor("x", (1,), 8, 0, 0)]
 
 

@@ -9,18 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from coc_deploy import checkpoint
 from coc_deploy.calibration import calibrate_heads
 from coc_deploy.channels import remove_channels
-from coc_deploy.checkpoint import Checkpoint
-from coc_deploy.counting import segment_layers
 from coc_deploy.dequantize import dequantized
 from coc_deploy.network import ExitSpec, Network, to_input
-from coc_export import parity
-from coc_export.lowering import lower
 from coc_export.onnx.float_network import write_float
-from coc_export.onnx.writer import write_onnx
-from coc_runtime import cocfile, cocwrite, onnxfile
 from coc_runtime.graph import Graph
 from coc_runtime.ops import (
     AdaptiveAveragePool,
@@ -32,33 +25,10 @@ from coc_runtime.ops import (
     MaxPool,
     PixelAveragePool,
 )
+from everywhere import assert_parity, exported
 from usernets import FIXED, USER, ZOO, images, network, quantize, settled
 
-META = {"chain": "Q", "data": "digits", "chain_bits": [1, 8], "original_bitops": 1, "original_bits": 1}
 BITS = [(1, 8), (4, 8), (8, 8), (1, 4)]
-
-
-def exported(quantized: Network, folder: Path) -> tuple[Network, Graph]:
-    """The network as its file gives it back, and its integer graph."""
-    path = folder / "model.pt"
-    checkpoint.save(path, Checkpoint(quantized, ({"accuracy": 1.0},), dict(META)))
-    loaded = checkpoint.load(path)
-    return loaded.network, lower(loaded, path)
-
-
-def assert_parity(quantized: Network, folder: Path) -> Graph:
-    rebuilt, graph = exported(quantized, folder)
-    assert [graph.segment_layers(k) for k in range(len(graph.segments))] == segment_layers(rebuilt)
-    inputs = images(rebuilt.input_shape)
-    inputs[0], inputs[1] = 0, 255
-    onnx = onnxfile.parse(write_onnx(graph).SerializeToString(), "model.onnx")
-    coc = cocfile.parse(cocwrite.dump(graph), "model.coc")
-    answers = parity.ask_all(quantized, onnx, inputs) + parity.ask_all(rebuilt, coc, inputs)
-    for pair in parity.compare(answers):
-        assert pair["differing_logits"] == pair["flipped_exits"] == 0, pair
-    logits = answers[0].logits
-    assert logits is not None and len(np.unique(logits)) > 20, "logits that hardly vary would prove nothing"
-    return graph
 
 
 @pytest.mark.parametrize(("name", "bits"), list(itertools.product([*USER, *FIXED, *ZOO], BITS)))

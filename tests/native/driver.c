@@ -136,7 +136,7 @@ static void run_kernel(const coc_conv_kernel *kernel, const coc_conv *conv, cons
 /* Every kernel of the table that this CPU has and that accepts the layer: its name and what it computes. */
 static void run_kernels(input *in, output *out) {
     coc_conv conv;
-    uint32_t field[19];
+    uint32_t field[20];
     memcpy(field, take(in, sizeof field), sizeof field);
     conv = (coc_conv){
         .in_channels = field[0], .in_height = field[1], .in_width = field[2], .out_channels = field[3],
@@ -144,6 +144,7 @@ static void run_kernels(input *in, output *out) {
         .stride = field[8], .across = field[8], .pad_top = field[9], .pad_left = field[10], .groups = field[11],
         .weight_bits = field[12], .encoding = (coc_encoding)field[13], .in_bits = field[14],
         .in_zero = (int32_t)field[15], .out_zero = (int32_t)field[16], .out_max = (int32_t)field[17],
+        .wide = (int)field[19],
     };
     uint8_t *codes = take_copy(in, field[18]);
     int32_t *bias = take_copy(in, conv.out_channels * sizeof(int32_t));

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from coc_runtime import arithmetic
 from coc_runtime.arithmetic import EXACT_LIMIT, Encoding
+from coc_runtime.limits import SUM_LIMIT
 from coc_runtime.ops import Conv, Tensor, Weight
 from native_driver import NATIVE, Driver
 
@@ -33,6 +34,7 @@ class Layer:
     def pack(self, codes: np.ndarray) -> bytes:
         """The request of the driver for an image, uint8 [C, H, W]."""
         conv, weight = self.conv, self.conv.weight
+        worst = arithmetic.worst_sum(weight.integers, self.x.zero_point, self.x.bits)
         fields = (
             *self.x.shape,
             *self.y.shape,
@@ -47,9 +49,10 @@ class Layer:
             self.y.zero_point,
             (1 << self.y.bits) - 1,
             len(weight.packed),
+            int((worst + np.abs(conv.bias.astype(np.int64))).max() >= EXACT_LIMIT),
         )
         arrays = (weight.packed, conv.bias, conv.scale, codes)
-        return struct.pack("<19I", *fields) + b"".join(array.tobytes() for array in arrays)
+        return struct.pack("<20I", *fields) + b"".join(array.tobytes() for array in arrays)
 
     def reference(self, codes: np.ndarray) -> np.ndarray:
         return self.conv.reference(self.x, codes[None], self.y)[0]
@@ -148,27 +151,28 @@ def test_kernels_equal_the_reference(driver: Driver, case: tuple[Layer, np.ndarr
     compare(driver, *case)
 
 
+@pytest.mark.parametrize("limit", (EXACT_LIMIT, SUM_LIMIT))
 @pytest.mark.parametrize("in_bits", (8, 4))
 @pytest.mark.parametrize("encoding", tuple(Encoding))
 @pytest.mark.parametrize("bits", (1, 2, 4, 8))
 @pytest.mark.parametrize("kernel", (1, 3, 5))
 def test_accumulators_hold_the_largest_sums(
-    driver: Driver, bits: int, encoding: Encoding, in_bits: int, kernel: int
+    driver: Driver, bits: int, encoding: Encoding, in_bits: int, kernel: int, limit: int
 ) -> None:
-    """All activations at the maximum, all weights equal, as many channels as the exactness rule allows."""
+    """All activations at the maximum, all weights equal, channels up to sums of 24 or of 31 bits."""
     for code in (0, (1 << bits) - 1):
         largest = abs(int(arithmetic.decode(np.array(code, np.uint8), bits, encoding)))
-        channels = (EXACT_LIMIT - 1) // (max(largest, 1) * ((1 << in_bits) - 1) * kernel * kernel)
+        channels = (limit - 1) // (max(largest, 1) * ((1 << in_bits) - 1) * kernel * kernel)
         channels = min(channels, 20_000 // kernel)
         weight = Weight(np.full((2, channels, kernel, kernel), code, np.uint8), bits, encoding)
         worst = int(arithmetic.worst_sum(weight.integers, 0, in_bits)[0])
-        assert worst < EXACT_LIMIT
+        assert worst < limit
         for width in (1, 8, 17) if kernel == 3 else (8,):
             pad = kernel // 2
             layer = make(
                 weight,
-                np.array([0, EXACT_LIMIT - 1 - worst]),
-                np.full(2, 2.0**-17),
+                np.array([0, limit - 1 - worst]),
+                np.full(2, 2.0**-17 * EXACT_LIMIT / limit),
                 (channels, 2, width),
                 in_bits=in_bits,
                 out_zero=128,

@@ -151,9 +151,23 @@ def test_a_scale_too_small_for_its_bias_is_raised_to_keep_the_bias() -> None:
     assert abs(int(bias[0])) + 1000 < EXACT_LIMIT
 
 
-def test_sums_beyond_float32_are_refused() -> None:
-    with pytest.raises(CocError, match=r"beyond 2\*\*23"):
-        arithmetic.exact_scale_and_bias(np.ones(1), np.zeros(1), 0, np.array([1 << 23]))
+def test_sums_beyond_32_bits_are_refused() -> None:
+    with pytest.raises(CocError, match=r"beyond 2\*\*31"):
+        arithmetic.exact_scale_and_bias(np.ones(1), np.zeros(1), 0, np.array([1 << 31]))
+
+
+@pytest.mark.parametrize("worst", [1 << 23, 1 << 28, arithmetic.WIDEST_SUM - 1])
+def test_wide_sums_keep_all_bits_of_their_scale_and_leave_room_for_a_bias(worst: int) -> None:
+    for real in (1e-9, 0.3, 7.0):
+        for bias in (0.0, 1e-6, -3e5, 1e9):
+            scale, found = arithmetic.exact_scale_and_bias(
+                np.array([real]), np.array([bias]), -3, np.array([worst])
+            )
+            assert worst + abs(int(found[0])) < 1 << 31
+            assert abs(float(found[0]) * float(scale[0]) / 8 - bias) <= float(scale[0]) / 16
+            assert arithmetic.odd_part(scale)[0] < 1 << 8
+            if abs(bias) < real * 2.0**20:
+                assert abs(float(scale[0]) / real - 1) < 2.0**-8
 
 
 def test_confidence_is_the_largest_softmax_probability_without_overflow() -> None:

@@ -246,8 +246,8 @@ def test_the_files_that_the_corpus_starts_from_are_legal() -> None:
         cocparts.plain().build(),
         cocparts.plain((3, 256, 256, -7)).build(),
         cocparts.single((3, 8, 8, -7)).build(),
-        corpus.linear_reaching((1 << 24) - 1),
-        corpus.conv_reaching((1 << 24) - 1),
+        corpus.linear_reaching((1 << 31) - 1),
+        corpus.conv_reaching((1 << 31) - 1),
     ):
         assert cocwrite.dump(cocfile.parse(data, "memory").graph) == data
 

@@ -221,10 +221,23 @@ def test_layers_count_their_macs_weights_and_bits() -> None:
     assert (cost.macs, cost.bitops, cost.stored_bits) == (40, 40 * 64, 40 * 8 + 32 * 10)
 
 
-def test_check_refuses_sums_that_float32_cannot_hold() -> None:
+def test_check_refuses_sums_that_32_bits_cannot_hold() -> None:
     x = Tensor("x", (1, 1, 1), 8, 0, 0)
-    one_weight_conv(1.0, (1 << 24) - 256).check(x)
-    with pytest.raises(CocError, match=r"c: .*2\*\*24"):
-        one_weight_conv(1.0, (1 << 24) - 255).check(x)
-    with pytest.raises(CocError, match=r"c: .*2\*\*24"):
-        one_weight_conv(1.5, (1 << 24) // 3).check(x)
+    one_weight_conv(1.5, (1 << 31) - 256).check(x)
+    with pytest.raises(CocError, match=r"c: .*2\*\*31"):
+        one_weight_conv(1.0, (1 << 31) - 255).check(x)
+
+
+def test_wide_layers_are_those_whose_scaled_sums_float32_cannot_hold() -> None:
+    x = Tensor("x", (1, 1, 1), 8, 0, 0)
+    assert not one_weight_conv(1.0, (1 << 24) - 256).is_wide(x)
+    assert one_weight_conv(1.0, (1 << 24) - 255).is_wide(x)
+    assert one_weight_conv(1.5, (1 << 24) // 3).is_wide(x)
+
+
+def test_wide_sums_are_rounded_to_float32_first() -> None:
+    """Of 64.5 and a bit that float32 does not hold, ties to even leave 64."""
+    x, y = Tensor("x", (1, 1, 1), 8, 0, 0), Tensor("y", (1, 1, 1), 8, 0, 18)
+    conv = one_weight_conv(1.0, 129 * 2**17 + 1)
+    assert conv.reference(x, np.zeros((1, 1, 1, 1), np.uint8), y) == 64
+    assert conv.reference(x, np.ones((1, 1, 1, 1), np.uint8), y) == 65

@@ -73,26 +73,34 @@ class SegmentWriter:
     def quantize(self, value: str, tensor: str, flatten: bool = False) -> None:
         """Codes of float values: QuantizeLinear saturates at 255, Clip at the largest of fewer bits."""
         kind = self.graph.tensors[tensor]
-        last = self.name(tensor)
         scale, zero_point = self.constants.power(kind.exponent), self.constants.code(kind.zero_point)
-        clip = kind.bits < 8
-        output = f"q{last}" if clip or flatten else last
-        codes = self.node("QuantizeLinear", [value, scale, zero_point], output)
-        if clip:
-            largest = self.constants.code((1 << kind.bits) - 1)
-            codes = self.node("Clip", [codes, "", largest], f"c{last}" if flatten else last)
+        codes = self.node("QuantizeLinear", [value, scale, zero_point], self.codes(tensor, flatten))
+        codes = self.clip(codes, tensor, flatten)
         if flatten:
-            self.node("Flatten", [codes], last)
+            self.node("Flatten", [codes], self.name(tensor))
+
+    def codes(self, tensor: str, flatten: bool = False) -> str:
+        """What to call codes of a tensor that `clip` is to limit."""
+        last = self.name(tensor)
+        return f"q{last}" if self.graph.tensors[tensor].bits < 8 or flatten else last
+
+    def clip(self, codes: str, tensor: str, flatten: bool = False) -> str:
+        """Codes that saturated at 255, limited to the tensor's largest."""
+        bits, last = self.graph.tensors[tensor].bits, self.name(tensor)
+        if bits == 8:
+            return codes
+        largest = self.constants.code((1 << bits) - 1)
+        return self.node("Clip", [codes, "", largest], f"c{last}" if flatten else last)
 
     def parameter(self, name: str, array: np.ndarray) -> str:
         self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
-    def window(self, node: Op, inputs: list[str], output: str) -> str:
-        """The node with the attributes that the reader expects of an operator."""
+    def window(self, node: Op, inputs: list[str], output: str, kind: str | None = None) -> str:
+        """The node with the attributes that the reader expects of an operator, perhaps of another kind."""
         found = node.onnx_window()
         assert found is not None
-        kind, attributes = found
+        stated, attributes = found
         single = ("group", "count_include_pad")
         values = {name: value[0] if name in single else value for name, value in attributes.items()}
-        return self.node(kind, inputs, output, node.name, **values)
+        return self.node(kind or stated, inputs, output, node.name, **values)

@@ -9,7 +9,7 @@ import numpy as np
 from .. import arithmetic
 from ..cost import LayerCost
 from ..errors import CocError
-from ..limits import MAX_SCALE_EXPONENT, MULTIPLIER_BITS
+from ..limits import EXACT_LIMIT, MAX_SCALE_EXPONENT, MULTIPLIER_BITS
 from . import windows
 from .base import Tensor
 from .entry import Entry
@@ -31,8 +31,8 @@ class Conv(Layer):
     FIELDS = Layer.FIELDS | windows.FIELDS | {"groups"}
     SECTIONS = ("biases", "scales")
     RANK = 4
-    ONNX = Layer.ONNX | {"Clip", "Conv", "Mul", "QuantizeLinear"}
-    ONNX_WINDOWS = frozenset({"Conv"})
+    ONNX = Layer.ONNX | {"Clip", "Conv", "Mul", "QLinearConv", "QuantizeLinear"}
+    ONNX_WINDOWS = frozenset({"Conv", "QLinearConv"})
 
     scale: np.ndarray
     """float32 [O], at most 8 significant bits"""
@@ -67,9 +67,6 @@ class Conv(Layer):
         return LayerCost(
             self.name, weights * shape[1] * shape[2], weights, self.weight.bits, x.bits, 2 * shape[0]
         )
-
-    def check(self, x: Tensor) -> None:
-        self.check_sums(x, arithmetic.odd_part(self.scale), "scaled sums")
 
     def check_parameters(self) -> None:
         super().check_parameters()
@@ -141,14 +138,18 @@ class Conv(Layer):
 def convolve(codes: np.ndarray, conv: Conv, zero_point: int) -> np.ndarray:
     """Exact sums of integer weights times (codes - zero_point), int32 [N, O, OH, OW].
 
-    The matrix product runs in float32: `Conv.check` bounds its sums, so every order is exact.
+    The matrix product runs in float32 where that holds every sum, else in float64: every order is exact.
     """
-    values = codes.astype(np.float32) - np.float32(zero_point)
-    out = len(conv.weight.codes)
+    integers = conv.weight.integers
+    weights = np.abs(integers.astype(np.int64)).reshape(len(integers), -1).sum(axis=1)
+    narrow = 255 * int(weights.max()) < EXACT_LIMIT
+    dtype = np.dtype(np.float32 if narrow else np.float64)
+    values = codes.astype(dtype) - np.asarray(zero_point, dtype)
+    out = len(integers)
     found = windows.of(values, conv.kernel, conv.stride, conv.pads)
     batch, _, height, width = found.shape[:4]
     columns = found.transpose(0, 1, 4, 5, 2, 3).reshape(batch, conv.groups, -1, height * width)
-    matrix = conv.weight.integers.astype(np.float32).reshape(conv.groups, out // conv.groups, -1)
+    matrix = integers.astype(dtype).reshape(conv.groups, out // conv.groups, -1)
     return np.matmul(matrix, columns).reshape(batch, out, height, width).astype(np.int32)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from .. import arithmetic
 from ..arithmetic import EXACT_LIMIT
 from ..errors import CocError
-from ..limits import WEIGHT_BITS
+from ..limits import SUM_LIMIT, WEIGHT_BITS
 from .base import Tensor, Unary
 from .row import ENCODINGS
 from .weight import Weight
@@ -44,11 +44,24 @@ class Layer(Unary):
         if self.bias.shape != (channels,) or self.bias.dtype != np.int32:
             raise CocError(f"{self.name}: bias must be int32 [{channels}]")
 
-    def check_sums(self, x: Tensor, odd_part: np.ndarray | int, sums: str) -> None:
-        """Raise CocError unless sums with their bias, times the odd part of a scale, are exact in float32."""
+    def check(self, x: Tensor) -> None:
+        if self._largest(x).max() >= SUM_LIMIT:
+            raise CocError(f"{self.name}: sums reach 2**31 and would not fit 32 bits")
+
+    def is_wide(self, x: Tensor) -> bool:
+        """Whether sums with their bias, times the odd part of a scale, pass what float32 holds exactly.
+
+        Sums of such a layer are added as integers and rounded to float32 once (docs/adr/0017).
+        """
+        scales = self.channel_scales
+        odd_part = 1 if scales is None else arithmetic.odd_part(scales)
+        return bool((odd_part * self._largest(x)).max() >= EXACT_LIMIT)
+
+    def _largest(self, x: Tensor) -> np.ndarray:
+        """What sums with their bias can reach, int64 [O]."""
         worst = arithmetic.worst_sum(self.weight.integers, x.zero_point, x.bits)
-        if (odd_part * (worst + np.abs(self.bias.astype(np.int64)))).max() >= EXACT_LIMIT:
-            raise CocError(f"{self.name}: {sums} reach 2**24 and would not be exact in float32")
+        found: np.ndarray = worst + np.abs(self.bias.astype(np.int64))
+        return found
 
     def row(self) -> Mapping[str, int]:
         weight = self.weight

@@ -59,8 +59,10 @@ static coc_status bind(coc_parameters *at, const coc_tensor *const *inputs, cons
     for (size_t o = 0; o < conv->out_channels; o++) {
         int32_t exponent;
         const uint32_t odd = coc_take_scale(at, &exponent);
-        if (odd == 0 || !coc_sums_exact(&channels, conv->codes, o, x, conv->bias[o], odd))
+        const uint64_t largest = coc_largest_sum(&channels, conv->codes, o, x, conv->bias[o]);
+        if (odd == 0 || largest >= COC_SUM_LIMIT)
             return COC_ERROR_MALFORMED;
+        conv->wide |= largest >= COC_EXACT_LIMIT;
         *at->multiplier++ = ldexpf((float)odd, exponent + x->exponent - y->exponent);
     }
     return COC_OK;

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-/* y = (sum of weight * (x - in_zero) + bias) * scale; `bind` bounds the sums by 2^24 */
+/* y = (sum of weight * (x - in_zero) + bias) * scale; `bind` bounds the sums by 2^31 */
 typedef struct {
     uint32_t features, classes;
     uint32_t weight_bits;
@@ -39,7 +39,7 @@ static coc_status bind(coc_parameters *at, const coc_tensor *const *x, const coc
     own->scale = ldexpf(1.0f, y->exponent);
     const coc_status status = coc_take_channels(at, &channels, &own->codes, &own->bias);
     for (size_t o = 0; status == COC_OK && o < own->classes; o++)
-        if (!coc_sums_exact(&channels, own->codes, o, x[0], own->bias[o], 1))
+        if (coc_largest_sum(&channels, own->codes, o, x[0], own->bias[o]) >= COC_SUM_LIMIT)
             return COC_ERROR_MALFORMED;
     return status;
 }
