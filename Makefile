@@ -6,7 +6,7 @@ RESULTS := benchmarks/results
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: test lint docs demo native fuzz sanitize examples measurements embedding engines studies auto guarantee demo-seeds figures clean .venv
+.PHONY: test lint docs demo native fuzz sanitize examples measurements embedding engines studies auto guarantee post-training demo-seeds figures clean .venv
 
 # Two files of tests at a time on two cores.
 test: lint
@@ -76,6 +76,10 @@ auto: $(INSTALLED)
 # half an hour. Needs data/cifar10.
 guarantee: $(INSTALLED)
 	$(BIN)/python benchmarks/scripts/guarantee.py --json $(RESULTS)/guarantee.json
+
+# What quantization without training costs on public CIFAR-10 networks: minutes. Needs data/cifar10 and data/weights.
+post-training: $(INSTALLED)
+	$(BIN)/python benchmarks/scripts/post_training.py --json $(RESULTS)/post_training.json
 
 # Whether the demo depends on luck: ten seeds on two kinds of CPU, an hour. An interrupted one continues.
 demo-seeds: $(INSTALLED)

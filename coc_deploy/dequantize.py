@@ -17,6 +17,7 @@ from .network import Network
 from .qat import (
     ActQuant,
     Pads,
+    QAdaptiveAvgPool,
     QAdd,
     QAvgPool,
     QConcat,
@@ -27,9 +28,9 @@ from .qat import (
     QLookup,
     QMaxPool,
     QMul,
+    QPixelAvgPool,
     QPool,
     QSelect,
-    QUnevenPool,
 )
 
 Inputs = tuple[fx.Node, ...]
@@ -132,7 +133,9 @@ def _average_pool(floats: _Floats, unit: QAvgPool, name: str, inputs: Inputs) ->
     return floats.activation(name, floats.module(name, pool, source), unit.act)
 
 
-def _uneven_pool(floats: _Floats, unit: QUnevenPool, name: str, inputs: Inputs) -> fx.Node:
+def _uneven_pool(
+    floats: _Floats, unit: QPixelAvgPool | QAdaptiveAvgPool, name: str, inputs: Inputs
+) -> fx.Node:
     return floats.activation(name, floats.module(name, unit.module, inputs[0]), unit.act)
 
 
@@ -174,7 +177,8 @@ RULES: dict[type[nn.Module], Callable[..., fx.Node]] = {
     QLookup: _lookup,
     QConcat: _concat,
     QAvgPool: _average_pool,
-    QUnevenPool: _uneven_pool,
+    QPixelAvgPool: _uneven_pool,
+    QAdaptiveAvgPool: _uneven_pool,
     QMaxPool: _max_pool,
     QFlatten: _flatten,
     QSelect: _select,

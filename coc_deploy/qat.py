@@ -15,7 +15,7 @@ from torch.nn import functional
 from coc_runtime import arithmetic
 from coc_runtime.arithmetic import Encoding
 from coc_runtime.errors import CocError
-from coc_runtime.ops import AdaptiveAveragePool, PixelAveragePool
+from coc_runtime.ops import windows
 from coc_runtime.ops.windows import Stride, down_and_across, stride_of
 
 from .convolution import convolve
@@ -220,23 +220,46 @@ class QAvgPool(_Rounded):
         return self.act(total * float(np.float32(1) / np.float32(count)))
 
 
-class QUnevenPool(_Rounded):
-    """Means of windows that hold different numbers of pixels: exact sums times float32(1 / pixels), rounded.
+class _Uneven(_Rounded):
+    """Means of windows that hold different numbers of pixels: exact sums times float32(1 / pixels)."""
 
-    pool: the runtime's operator, which knows the windows. module: what it is in the float body.
-    """
-
-    def __init__(
-        self, act: ActQuant, pool: PixelAveragePool | AdaptiveAveragePool, module: nn.Module
-    ) -> None:
-        super().__init__(act)
-        self.pool, self.module = pool, module
+    def spans(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The windows' rows and columns, as `windows.inside` gives them."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        rows, columns = (torch.from_numpy(m).to(x.device) for m in self.pool.matrices(height, width))
-        counts = self.pool.counts(height, width).astype(np.float32)
-        return self.act(rows @ x.float() @ columns.T * torch.from_numpy(np.float32(1) / counts).to(x.device))
+        sizes = x.shape[2], x.shape[3]
+        sides = zip(self.spans(*sizes), sizes, strict=True)
+        rows, columns = (torch.from_numpy(windows.members(*side)).to(x.device) for side in sides)
+        counts = (rows.sum(1)[:, None] * columns.sum(1)).cpu().numpy()
+        means = rows @ x.float() @ columns.T * torch.from_numpy(np.float32(1) / counts).to(x.device)
+        return self.act(means)
+
+
+class QPixelAvgPool(_Uneven):
+    """Average of the pixels of windows; padding does not count. module: what it is in the float body."""
+
+    def __init__(
+        self, act: ActQuant, kernel: tuple[int, int], stride: Stride, pads: Pads, module: nn.Module
+    ) -> None:
+        super().__init__(act)
+        self.kernel, self.stride, self.pads, self.module = kernel, stride, pads, module
+
+    def spans(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        (top, left, bottom, right), (down, across) = self.pads, down_and_across(self.stride)
+        rows = windows.inside(height, self.kernel[0], down, top, bottom)
+        return rows, windows.inside(width, self.kernel[1], across, left, right)
+
+
+class QAdaptiveAvgPool(_Uneven):
+    """Averages of a grid of windows, down and across. module: what it is in the float body."""
+
+    def __init__(self, act: ActQuant, size: tuple[int, int], module: nn.Module) -> None:
+        super().__init__(act)
+        self.size, self.module = size, module
+
+    def spans(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        return windows.grid(height, self.size[0]), windows.grid(width, self.size[1])
 
 
 class _Codes(nn.Module):
@@ -380,7 +403,8 @@ Unit = (
     | QLookup
     | QPool
     | QAvgPool
-    | QUnevenPool
+    | QPixelAvgPool
+    | QAdaptiveAvgPool
     | QMaxPool
     | QFlatten
     | QSelect

@@ -164,6 +164,10 @@ class Context:
 
         return announce
 
+    def say(self, line: str) -> None:
+        """A line about the stage, beside progress bars."""
+        tqdm.write(f"  {self.name}: {line}")
+
     def _set_thresholds(self, network: Network) -> None:
         """Those of the recipe, or those that the held-out images show to keep its promise."""
         config = self.recipe.e
@@ -178,7 +182,7 @@ class Context:
         kept = promise.choose(logits, self.held_out.labels, spent, config.promise, self.task)
         network.thresholds, network.kept = kept.thresholds, kept
         if line := kept.line():
-            tqdm.write(f"  {self.name}: {line}")
+            self.say(line)
 
 
 def weight_bits(config: Quantize, progress: float) -> int:

@@ -1,13 +1,13 @@
 """What the pages of the project show of the committed JSON: a function per block, which gives Markdown."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import blocks_networks
 from coc_bench import tables
 from coc_deploy import cli as compress
 from coc_export import tables as export
@@ -301,33 +301,6 @@ def engines() -> str:
     return "\n".join(lines)
 
 
-def networks_tried() -> str:
-    """Of every public network that was tried whether it is traced and quantizable, and what stops it."""
-    tried = [
-        (file, row) for file, rows in read(RESULTS / "networks.json")["networks"].items() for row in rows
-    ]
-    states = Counter(_state(row) for _, row in tried)
-    exact = states["quantizable"] + states["traced"]
-    lines = [
-        f"Of {len(tried)} networks {exact} are traced exactly, {states['quantizable']} can be quantized.",
-        "",
-        "| network | from | image | is | because |",
-        "|---|---|---|---|---|",
-    ]
-    for file, row in tried:
-        reason = row["refused"] or row["differs"] or row["unquantized"]
-        said = re.sub("; supported: .*?(?= [(]|$)", "", reason).replace("|", "/")
-        source, size = file.partition("_")[0], f"{row['size']}x{row['size']}"
-        lines.append(f"| {row['name']} | {source} | {size} | {_state(row)} | {said} |")
-    return "\n".join(lines)
-
-
-def _state(row: dict[str, Any]) -> str:
-    if row["refused"] or row["differs"]:
-        return "refused"
-    return "traced" if row["unquantized"] else "quantizable"
-
-
 def variants_q() -> str:
     """Ways of quantization-aware training at equal epochs."""
     return _variants("variants_q.json", "float network")
@@ -457,7 +430,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "embedding": embedding,
     "shared_sessions": shared_sessions,
     "engines": engines,
-    "networks": networks_tried,
+    "networks": blocks_networks.networks_tried,
+    "post_training": blocks_networks.post_training,
     "claims": claims,
     "paper_plan": paper_plan,
     "auto_digits": partial(auto, "digits"),

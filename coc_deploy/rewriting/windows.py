@@ -2,7 +2,6 @@
 
 from torch import fx, nn
 
-from coc_runtime.ops import AdaptiveAveragePool, PixelAveragePool
 from coc_runtime.ops.windows import stride_of
 
 from .. import qat
@@ -42,8 +41,8 @@ def average_pool(context: Context, node: fx.Node, pool: nn.Module) -> Patch:
         return _average(context, node, qat.QAvgPool(_type(context, node), kernel, stride_of(*stride), pads))
     if pool.count_include_pad and any(pads):
         raise unquantized(node, pool, "ceil_mode with padding that counts", "set count_include_pad to False")
-    found = PixelAveragePool("", "", "", kernel, stride_of(*stride), whole)
-    return _average(context, node, qat.QUnevenPool(_type(context, node), found, pool))
+    unit = qat.QPixelAvgPool(_type(context, node), kernel, stride_of(*stride), whole, pool)
+    return _average(context, node, unit)
 
 
 def adaptive_pool(context: Context, node: fx.Node, pool: nn.Module) -> Patch:
@@ -51,8 +50,8 @@ def adaptive_pool(context: Context, node: fx.Node, pool: nn.Module) -> Patch:
     assert isinstance(pool, nn.AdaptiveAvgPool2d)
     _, height, width = context.image(node)
     if pair(pool.output_size) != (1, 1):
-        found = AdaptiveAveragePool("", "", "", pair(pool.output_size))
-        return _average(context, node, qat.QUnevenPool(_type(context, node), found, pool))
+        grid = qat.QAdaptiveAvgPool(_type(context, node), pair(pool.output_size), pool)
+        return _average(context, node, grid)
     chain = [node]
     while len(chain[-1].users) == 1:
         user = next(iter(chain[-1].users))

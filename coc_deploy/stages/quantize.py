@@ -1,7 +1,9 @@
-"""Q: quantization-aware training with DoReFa weights and power-of-two activation steps."""
+"""Q: quantization-aware training with DoReFa weights and power-of-two activation steps; with no epochs,
+quantization without training."""
 
 import copy
 
+from .. import post_training
 from ..calibration import calibrate
 from ..dequantize import dequantized
 from ..network import Network
@@ -20,7 +22,10 @@ def transform(network: Network, recipe: Recipe) -> Network:
 def run(state: State, context: Context) -> State:
     config = context.recipe.q
     network = transform(state.network, context.recipe)
-    if state.network.quant is None:
+    if config.epochs == 0:
+        count = post_training.fit(network, context.calibration_batches())
+        context.say(f"quantized without training: steps and biases from {count:,} held-out images")
+    elif state.network.quant is None:
         calibrate(network, context.calibration_batches())
     else:
         refresh(network, context.calibration_batches(), renew_norms=True)

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from coc_deploy.qat import (
+    QAdaptiveAvgPool,
     QAdd,
     QAvgPool,
     QConcat,
@@ -16,9 +17,9 @@ from coc_deploy.qat import (
     QLookup,
     QMaxPool,
     QMul,
+    QPixelAvgPool,
     QPool,
     QSelect,
-    QUnevenPool,
 )
 from coc_runtime.errors import CocError
 
@@ -34,7 +35,8 @@ UNITS: dict[type[nn.Module], Callable[[Any, Place], Lowered]] = {
     QPool: pool.lower_global,
     QAvgPool: pool.lower_average,
     QMaxPool: pool.lower_max,
-    QUnevenPool: uneven.lower,
+    QPixelAvgPool: uneven.lower_pixels,
+    QAdaptiveAvgPool: uneven.lower_adaptive,
     QFlatten: flatten.lower,
     QSelect: select.lower,
     QLogits: logits.lower,

@@ -43,13 +43,10 @@ class Uneven(Op):
         sums = rows[..., right] - rows[..., left]
         return arithmetic.requantize(sums, multiplier, output.zero_point, output.bits)
 
-    def matrices(self, height: int, width: int) -> list[np.ndarray]:
-        """1 where a row, then where a column, belongs to a window, float32 [windows, size]."""
-        found = []
-        for span, size in zip(self.spans(height, width), (height, width), strict=True):
-            index = np.arange(size)
-            found.append(((span[:, :1] <= index) & (index < span[:, 1:])).astype(np.float32))
-        return found
+    def matrices(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows, and which columns, belong to each window."""
+        rows, columns = self.spans(height, width)
+        return windows.members(rows, height), windows.members(columns, width)
 
     def counts(self, height: int, width: int) -> np.ndarray:
         """How many pixels each window holds, int64 [down, across]."""
@@ -73,8 +70,8 @@ class PixelAveragePool(Uneven, Pool):
     def spans(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         top, left, bottom, right = self.pads
         down, across = windows.down_and_across(self.stride)
-        rows = _inside(height, self.kernel[0], down, top, bottom)
-        return rows, _inside(width, self.kernel[1], across, left, right)
+        rows = windows.inside(height, self.kernel[0], down, top, bottom)
+        return rows, windows.inside(width, self.kernel[1], across, left, right)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +88,7 @@ class AdaptiveAveragePool(Uneven, Unary):
     """windows down and across; in a row, the kernel"""
 
     def spans(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        return _grid(height, self.size[0]), _grid(width, self.size[1])
+        return windows.grid(height, self.size[0]), windows.grid(width, self.size[1])
 
     def output_shape(self, x: Tensor) -> tuple[int, ...]:
         if len(x.shape) != 3:
@@ -116,13 +113,3 @@ class AdaptiveAveragePool(Uneven, Unary):
     def from_entry(cls, entry: Entry) -> Self:
         height, width = entry.integers("size", 2)
         return cls(entry.name, entry.inputs[0], entry.output, (height, width))
-
-
-def _inside(size: int, kernel: int, stride: int, before: int, behind: int) -> np.ndarray:
-    begins = np.arange((size + before + behind - kernel) // stride + 1) * stride - before
-    return np.stack([np.maximum(begins, 0), np.minimum(begins + kernel, size)], axis=1)
-
-
-def _grid(size: int, count: int) -> np.ndarray:
-    index = np.arange(count)
-    return np.stack([index * size // count, -(-(index + 1) * size // count)], axis=1)

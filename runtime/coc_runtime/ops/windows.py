@@ -72,6 +72,26 @@ def of(values: np.ndarray, kernel: tuple[int, int], stride: Stride, pads: Pads) 
     return np.lib.stride_tricks.sliding_window_view(values, kernel, axis=(2, 3))[:, :, ::down, ::across]
 
 
+def inside(size: int, kernel: int, stride: int, before: int, behind: int) -> np.ndarray:
+    """What windows hold of rows or columns without their padding, int64 [windows, 2]: the first and the one
+    behind the last."""
+    begins = np.arange((size + before + behind - kernel) // stride + 1) * stride - before
+    return np.stack([np.maximum(begins, 0), np.minimum(begins + kernel, size)], axis=1)
+
+
+def grid(size: int, count: int) -> np.ndarray:
+    """The same of `count` windows that cover all: window i begins at floor(i * size / count) and ends before
+    ceil((i + 1) * size / count)."""
+    index = np.arange(count)
+    return np.stack([index * size // count, -(-(index + 1) * size // count)], axis=1)
+
+
+def members(spans: np.ndarray, size: int) -> np.ndarray:
+    """1 where a row or column belongs to a window, float32 [windows, size]."""
+    index = np.arange(size)
+    return ((spans[:, :1] <= index) & (index < spans[:, 1:])).astype(np.float32)
+
+
 def onnx_attributes(stride: Stride, pads: Pads) -> dict[str, list[int]]:
     """Attributes of an ONNX node, but for those of default value."""
     attributes = {}
