@@ -113,7 +113,7 @@ class Session:
 
     def _open(self, source: _Source) -> None:
         self._source = source
-        packed = source.data.startswith(MAGIC)
+        packed = source.data.startswith(MAGIC) or source.where.endswith(".coc")
         name, reason = _choose_backend(source.backend, packed)
         if name == "native":
             self._bind_native(source, reason)
