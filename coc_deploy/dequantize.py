@@ -77,6 +77,7 @@ def _conv(floats: _Floats, unit: QConv, name: str, inputs: Inputs) -> fx.Node:
         (height, width),
         down_and_across(unit.stride),
         (top, left),
+        down_and_across(unit.dilation),
         groups=unit.groups,
         bias=bias,
     )

@@ -65,6 +65,7 @@ class QConv(nn.Module):
         super().__init__()
         self.weight, self.alone = conv.weight, alone
         self.stride, self.groups = stride_of(*conv.stride), conv.groups
+        self.dilation = windows.dilation_of(conv.weight.shape[2:], *conv.dilation)
         height, width = (int(p) for p in conv.padding)
         self.pads: Pads = (height + extra[0], width + extra[1], height + extra[2], width + extra[3])
         self.weight_bits, self.per_layer = weight_bits, per_layer
@@ -81,7 +82,8 @@ class QConv(nn.Module):
         top, left, bottom, right = self.pads
         if (top, left) != (bottom, right):
             x, top, left = _pad(x, self.pads), 0, 0
-        return convolve(x, weight, None, down_and_across(self.stride), (top, left), self.groups)
+        strides, dilation = down_and_across(self.stride), down_and_across(self.dilation)
+        return convolve(x, weight, None, strides, (top, left), self.groups, dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode is Mode.OBSERVE:

@@ -143,7 +143,7 @@ def operator_table() -> str:
     kinds = sorted(KINDS)
     logits = ", ".join(str(kind) for kind in kinds if KINDS[kind].GIVES_LOGITS)
     pads = {
-        side: f"< kernel {size}"
+        side: f"< kernel {size}; of kind 1, < what it spans"
         for side, size in zip(("top", "left", "bottom", "right"), ("height", "width") * 2, strict=True)
     }
     rules = {
@@ -152,7 +152,10 @@ def operator_table() -> str:
         "encoding": ("encoding: 0 odd, 1 symmetric", "0, 1"),
         "stride": ("stride, down where it is another across", "1 to 255"),
         "input": ("input, a tensor", "see Segments"),
-        "second": ("second input, a tensor", "see Segments"),
+        "second": (
+            "second input, a tensor; of kind 1 dilation: down - 1 in the first byte, across - 1 in the second",
+            f"see Segments; each 0 to {limits.MAX_DILATION - 1}, and 0 along a kernel of size 1",
+        ),
         "kernel_height": ("kernel height", "1 to 255"),
         "kernel_width": ("kernel width", "1 to 255"),
         **{side: (f"pad {side}", rule) for side, rule in pads.items()},

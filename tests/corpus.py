@@ -138,6 +138,13 @@ def _rows(parts: Parts) -> Cases:
     for side in ("top", "left", "bottom", "right"):
         yield f"pad-{side}-of-kernel-size", parts.row(conv, **{side: 3})
         yield f"pad-{side}-255", parts.row(conv, **{side: 255})
+        yield f"pad-{side}-of-dilated-size", parts.row(conv, second=0x0101, **{side: 5})
+    for name, second in {"down": 0x0003, "across": 0x0300, "most": 0xFFFF}.items():
+        yield f"dilation-{name}-beyond-the-image", parts.row(conv, second=second)
+    for name, changes in {"down": {"kernel_height": 1}, "across": {"kernel_width": 1}}.items():
+        sides = dict.fromkeys(("top", "bottom") if name == "down" else ("left", "right"), 0)
+        second = 1 if name == "down" else 256
+        yield f"dilation-{name}-of-one-weight", parts.row(conv, second=second, **changes, **sides)
 
 
 def _graph(parts: Parts) -> Cases:

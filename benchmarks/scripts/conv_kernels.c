@@ -42,6 +42,7 @@ bench *bench_open(int index, const int32_t *shape, const uint8_t *codes, const i
         .out_channels = (uint32_t)shape[3], .out_height = ((uint32_t)shape[1] - 1) / stride + 1,
         .out_width = ((uint32_t)shape[2] - 1) / stride + 1, .kernel_height = kernel, .kernel_width = kernel,
         .stride = stride, .across = stride, .pad_top = kernel / 2, .pad_left = kernel / 2, .groups = 1,
+        .dilation_down = 1, .dilation_across = 1,
         .weight_bits = (uint32_t)shape[6],
         .encoding = shape[6] == 8 ? COC_SYMMETRIC : COC_ODD, .in_bits = (uint32_t)shape[7], .in_zero = shape[8],
         .out_zero = 0, .out_max = shape[9], .codes = codes, .bias = bias, .multiplier = multiplier,

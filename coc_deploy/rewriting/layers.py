@@ -22,8 +22,6 @@ Norm = nn.BatchNorm2d | qat.Bias
 def convolution(context: Context, node: fx.Node, conv: nn.Module) -> Patch:
     """A convolution with the batch-norm and the ReLU behind it."""
     assert isinstance(conv, nn.Conv2d)
-    if conv.dilation != (1, 1):
-        raise unquantized(node, conv, f"dilation {conv.dilation}", "convolutions must have dilation 1")
     return _with_norm(context, node, conv, conv.bias, nn.BatchNorm2d)
 
 

@@ -178,12 +178,12 @@ class _Reader:
         self, row: Row, names: tuple[str, str], tensors: list[Tensor], sections: "Mapping[str, _Channels]"
     ) -> tuple[Op, Tensor]:
         """An operator and what it writes; takes its parameters."""
-        read = (row.input, row.second)
+        kind = KINDS[row.kind]
+        read = (row.input, row.second)[: kind.INPUTS]
         for index in read:
             if index >= len(tensors):
                 raise CocError(f"reads tensor {index} before it is written")
-        kind = KINDS[row.kind]
-        sources = tuple(tensors[index] for index in read[: kind.INPUTS])
+        sources = tuple(tensors[index] for index in read)
         name, output = names
 
         def per_channel(section: str) -> np.ndarray:

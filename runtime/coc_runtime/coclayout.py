@@ -25,6 +25,7 @@ from .limits import (
 )
 from .ops import KINDS, Tensor
 from .ops.row import ENCODINGS, EVERY, Row
+from .ops.windows import extent
 
 MAGIC = b"\x89COC\r\n\x1a\n"
 VERSION = 2
@@ -86,7 +87,8 @@ def check_row(row: Row) -> None:
             raise CocError("stride or kernel size is 0")
         if row.across == row.stride:
             raise CocError(f"stride {row.stride} is stated twice")
-        height, width = row.kernel
+        dilation = row.dilation if KINDS[row.kind].INPUTS == 1 else 1
+        height, width = extent(row.kernel, dilation)
         if max(row.top, row.bottom) >= height or max(row.left, row.right) >= width:
             raise CocError(f"padding must be smaller than the {height}x{width} kernel")
 

@@ -24,6 +24,8 @@ MAX_SHIFT = 7
 """How many powers of two the steps of an addition's operands lie apart."""
 MAX_WINDOW = 255
 """Height and width of a pool's window; larger ones are global."""
+MAX_DILATION = 256
+"""Pixels from weight to weight of a convolution."""
 
 MAX_CHANNELS = 1 << 16
 """Channels of a tensor, features, classes."""

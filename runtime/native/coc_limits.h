@@ -26,6 +26,8 @@
 #define COC_MAX_SHIFT 7
 /* Height and width of a pool's window; larger ones are global. */
 #define COC_MAX_WINDOW 255
+/* Pixels from weight to weight of a convolution. */
+#define COC_MAX_DILATION 256
 /* Channels of a tensor, features, classes. */
 #define COC_MAX_CHANNELS 65536
 /* Height and width of a tensor. */

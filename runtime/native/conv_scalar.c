@@ -1,7 +1,8 @@
 /* conv_scalar.c - the contract: a convolution of any legal layer, in portable C. */
 #include "codes.h"
 
-/* Indices of the output row or column that read input `0 <= position * stride + tap - pad < size`. */
+/* Indices of the output row or column that read input `0 <= position * stride + tap - pad < size`; a tap counts
+ * pixels. */
 typedef struct {
     uint32_t first, end;
 } span;
@@ -50,14 +51,15 @@ static void add_products(int32_t *restrict sums, const uint8_t *restrict x, size
 /* Adds what one column of the kernel contributes to an output row: planes of a group's inputs, its weights. */
 static void add_column(const coc_conv *layer, const int16_t *filter, const uint8_t *planes, uint32_t row,
                        uint32_t column, int32_t *sums) {
-    const span at = inside(layer->in_width, layer->out_width, column, layer->pad_left, layer->across);
+    const uint32_t pixel = column * layer->dilation_across;
+    const span at = inside(layer->in_width, layer->out_width, pixel, layer->pad_left, layer->across);
     const size_t per_group = layer->in_channels / layer->groups, plane = (size_t)layer->in_height * layer->in_width;
     const size_t width = layer->kernel_width, taps = width * layer->kernel_height;
     if (at.first == at.end)
         return;
-    const size_t x = (size_t)at.first * layer->across + column - layer->pad_left;
+    const size_t x = (size_t)at.first * layer->across + pixel - layer->pad_left;
     for (uint32_t tap = 0; tap < layer->kernel_height; tap++) {
-        const size_t y = (size_t)row * layer->stride + tap;
+        const size_t y = (size_t)row * layer->stride + (size_t)tap * layer->dilation_down;
         if (y < layer->pad_top || y - layer->pad_top >= layer->in_height)
             continue;
         const uint8_t *source = planes + (y - layer->pad_top) * layer->in_width + x;

@@ -33,6 +33,7 @@ typedef struct {
     uint32_t in_channels, in_height, in_width;
     uint32_t out_channels, out_height, out_width;
     uint32_t kernel_height, kernel_width, stride, across, pad_top, pad_left, groups;
+    uint32_t dilation_down, dilation_across; /* pixels from weight to weight */
     uint32_t weight_bits;      /* 1, 2, 4, 8 */
     coc_encoding encoding;
     uint32_t in_bits;          /* codes of the input are below 2^in_bits */

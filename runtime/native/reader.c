@@ -142,16 +142,22 @@ static coc_status read_segments(coc_model *model, const uint8_t *p) {
     return first == model->node_count ? COC_OK : COC_ERROR_MALFORMED;
 }
 
-/* Stride, kernel and padding of a convolution or a pool. */
-static int window_legal(const uint8_t *p) {
-    return p[3] != 0 && p[23] != p[3] && p[8] != 0 && p[9] != 0 && p[10] < p[8] && p[12] < p[8] && p[11] < p[9] && p[13] < p[9];
+/* Stride, kernel, dilation and padding of a convolution or a pool. */
+static int window_legal(const uint8_t *p, const coc_op *op) {
+    if (p[3] == 0 || p[23] == p[3] || p[8] == 0 || p[9] == 0)
+        return 0;
+    const int dilated = op->fields & COC_DILATION;
+    if (dilated && ((p[8] == 1 && p[6] != 0) || (p[9] == 1 && p[7] != 0)))
+        return 0;
+    const int high = (p[8] - 1) * (dilated ? p[6] + 1 : 1), wide = (p[9] - 1) * (dilated ? p[7] + 1 : 1);
+    return p[10] <= high && p[12] <= high && p[11] <= wide && p[13] <= wide;
 }
 
 /* Whether every field that an operator does not have is 0 and the others are in their ranges. */
 static int fields_legal(const uint8_t *p, const coc_op *op) {
-    if (op->inputs == 1 && get16(p + 6) != 0)
+    if (op->inputs == 1 && !(op->fields & COC_DILATION) && get16(p + 6) != 0)
         return 0;
-    if (op->fields & COC_WINDOW ? !window_legal(p) : p[3] != 0 || p[23] != 0 || !all_zero(p + 8, 6))
+    if (op->fields & COC_WINDOW ? !window_legal(p, op) : p[3] != 0 || p[23] != 0 || !all_zero(p + 8, 6))
         return 0;
     if (((op->fields & COC_GROUPS) != 0) != (get16(p + 14) != 0))
         return 0;
@@ -166,7 +172,7 @@ static coc_status read_fields(const uint8_t *p, coc_node *node, coc_row *row) {
     if (node->op == NULL || !fields_legal(p, node->op))
         return COC_ERROR_MALFORMED;
     node->inputs[0] = get16(p + 4);
-    node->inputs[1] = get16(p + 6);
+    node->inputs[1] = node->op->inputs == 2 ? get16(p + 6) : 0;
     *row = (coc_row){
         .weight_bits = p[1],
         .out_channels = get32(p + 16),
@@ -180,6 +186,8 @@ static coc_status read_fields(const uint8_t *p, coc_node *node, coc_row *row) {
         .pad_bottom = p[12],
         .pad_right = p[13],
         .groups = get16(p + 14),
+        .dilation_down = node->op->fields & COC_DILATION ? p[6] + 1u : 1,
+        .dilation_across = node->op->fields & COC_DILATION ? p[7] + 1u : 1,
     };
     return COC_OK;
 }
@@ -215,7 +223,8 @@ static coc_status read_operators(coc_model *model, const uint8_t *data) {
             status = coc_check_shape(model, &row, node, &model->tensors[j + 1]);
         if (status != COC_OK)
             return status;
-        const uint32_t since = row.across != row.stride ? 2 : node->op->since;
+        const int plain = row.across == row.stride && row.dilation_down == 1 && row.dilation_across == 1;
+        const uint32_t since = plain ? node->op->since : 2;
         version = since > version ? since : version;
     }
     return get32(data + 8) == version ? COC_OK : COC_ERROR_MALFORMED;

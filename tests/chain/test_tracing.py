@@ -253,7 +253,6 @@ def test_what_is_not_supported_is_refused_by_name(module: nn.Module, parts: tupl
 @pytest.mark.parametrize(
     ("module", "parts"),
     [
-        (Net(nn.Conv2d(4, 4, 3, padding=2, dilation=2)), ("middle: dilation (2, 2)", "must have dilation 1")),
         (Net(nn.ConvTranspose2d(4, 4, 2, 2)), ("middle: ConvTranspose2d cannot be quantized", "Conv2d")),
         (
             Net(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),

@@ -9,6 +9,7 @@ from coc_runtime.arithmetic import Encoding, exact_scale_and_bias, worst_sum
 from coc_runtime.graph import Graph
 from coc_runtime.limits import SUM_LIMIT
 from coc_runtime.ops import Conv, Tensor, Weight
+from coc_runtime.ops import windows
 from coc_runtime.ops.windows import Pads, Stride, stride_of
 from contract.base import (
     Contract,
@@ -31,16 +32,30 @@ def draw(rng: np.random.Generator) -> Instance:
     groups = int(rng.choice((1, 1, 2, 3)))
     per_group, out = int(rng.choice((1, 3, 4, 5, 16, 17))), int(rng.choice((1, 2, 5, 8))) * groups
     kernel_h, kernel_w = (int(size) for size in rng.choice((1, 1, 2, 3, 3, 5), 2))
-    pads = tuple(int(rng.integers(size)) for size in (kernel_h, kernel_w) * 2)
-    height = int(rng.integers(max(kernel_h - pads[0] - pads[2], 1), 12))
-    width = int(rng.integers(max(kernel_w - pads[1] - pads[3], 1), 12))
+    dilation = windows.dilation_of((kernel_h, kernel_w), *_random_dilation(rng))
+    high, wide = windows.extent((kernel_h, kernel_w), dilation)
+    pads = tuple(int(rng.integers(size)) for size in (high, wide) * 2)
+    height = int(rng.integers(max(high - pads[0] - pads[2], 1), 13))
+    width = int(rng.integers(max(wide - pads[1] - pads[3], 1), 13))
     x = tensor("x", rng, (per_group * groups, height, width))
     weight = layer_weight(rng, (out, per_group, kernel_h, kernel_w))
-    return _scaled(rng, x, weight, random_stride(rng, 3), (pads[0], pads[1], pads[2], pads[3]), groups)
+    stride, sides = random_stride(rng, 3), (pads[0], pads[1], pads[2], pads[3])
+    return _scaled(rng, x, weight, stride, sides, groups, dilation)
+
+
+def _random_dilation(rng: np.random.Generator) -> tuple[int, int]:
+    """(1, 1) mostly."""
+    return (int(rng.integers(1, 4)), int(rng.integers(1, 4))) if rng.random() < 0.3 else (1, 1)
 
 
 def _scaled(
-    rng: np.random.Generator, x: Tensor, weight: Weight, stride: Stride, pads: Pads, groups: int
+    rng: np.random.Generator,
+    x: Tensor,
+    weight: Weight,
+    stride: Stride,
+    pads: Pads,
+    groups: int,
+    dilation: Stride = 1,
 ) -> Instance:
     """A convolution whose sums are of the order of its output's range."""
     out = len(weight.codes)
@@ -53,7 +68,7 @@ def _scaled(
         x.exponent,
         worst,
     )
-    node = Conv("conv", "x", "y", weight, bias, scale, stride, pads, groups)
+    node = Conv("conv", "x", "y", weight, bias, scale, stride, pads, groups, dilation)
     return Instance(node, [x], replace(y_type, shape=node.output_shape(x)))
 
 
@@ -70,6 +85,8 @@ def misfits() -> Refused:
     yield replace(one_weight(), weight=wide), [x]
     two = Weight(np.ones((1, 1, 1, 1), np.uint8), 1, Encoding.ODD)
     yield replace(one_weight(), weight=two, groups=2), [Tensor("x", (2, 2, 2), 8, 0, 0)]
+    spread = Weight(np.ones((1, 1, 2, 1), np.uint8), 1, Encoding.ODD)
+    yield replace(one_weight(), weight=spread, dilation=(2, 1)), [x]
 
 
 def inexact() -> Refused:
@@ -91,6 +108,15 @@ def cases() -> Iterator[tuple[str, Graph]]:
     """Of single pixels, with padding and without, and of kernels as large as the image; of wide sums whose
     rounding to float32 makes ties."""
     yield "conv-wide", _wide_sums()
+    for name, kernel, dilation, pads in (
+        ("wide", (1, 3), (1, 2), (0, 4, 0, 4)),
+        ("even", (3, 3), 2, (2, 2, 2, 2)),
+        ("far", (2, 2), (5, 256), (0, 255, 5, 255)),
+    ):
+        rng = np.random.default_rng(0)
+        x = Tensor("x", (4, 8, 9), 8, 128, -5)
+        weight = Weight(rng.integers(0, 16, (6, 2, *kernel)).astype(np.uint8), 4, Encoding.ODD)
+        yield f"conv-dilated-{name}", _scaled(rng, x, weight, 1, pads, 2, dilation).graph()
     for bits in (1, 2, 4, 8):
         for kernel, size, pad, groups in (
             (1, 1, 0, 1),

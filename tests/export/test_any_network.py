@@ -81,6 +81,26 @@ def test_layers_too_wide_for_eight_bits_are_exact_too(tmp_path: Path) -> None:
     assert_parity(quantize(found, (8, 8)), tmp_path)
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_dilated_convolutions(bits: tuple[int, int], tmp_path: Path) -> None:
+    """Whole, grouped, depthwise, of one row, behind a stride; and back to float modules."""
+    torch.manual_seed(0)
+    layers = (
+        *(nn.Conv2d(3, 8, 3, padding=2, dilation=2), nn.BatchNorm2d(8), nn.ReLU()),
+        *(nn.Conv2d(8, 8, 3, padding=3, dilation=3, groups=8), nn.ReLU()),
+        *(nn.Conv2d(8, 8, (1, 3), padding=(0, 2), dilation=(7, 2), groups=2), nn.ReLU()),
+        *(nn.Conv2d(8, 6, 3, 2, padding="valid", dilation=(1, 2)), nn.ReLU()),
+    )
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10))
+    found = settled(Network.of(net, (3, 12, 11), 10))
+    quantized = quantize(found, bits)
+    graph = assert_parity(quantized, tmp_path)
+    dilations = [node.dilation for segment in graph.segments for node in segment.nodes if isinstance(node, Conv)]
+    assert dilations == [2, 3, (1, 2), (1, 2)]
+    back = [m.dilation for m in dequantized(quantized).body.modules() if isinstance(m, nn.Conv2d)]
+    assert back == [(2, 2), (3, 3), (1, 2), (1, 2)]
+
+
 @pytest.mark.parametrize("behind", [nn.MaxPool2d(2, 1), nn.MaxPool2d(3, 2, 1), nn.ReLU()])
 def test_padding_of_signed_numbers_is_a_layer(behind: nn.Module, tmp_path: Path) -> None:
     torch.manual_seed(0)

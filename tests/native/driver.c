@@ -142,6 +142,7 @@ static void run_kernels(input *in, output *out) {
         .in_channels = field[0], .in_height = field[1], .in_width = field[2], .out_channels = field[3],
         .out_height = field[4], .out_width = field[5], .kernel_height = field[6], .kernel_width = field[7],
         .stride = field[8], .across = field[8], .pad_top = field[9], .pad_left = field[10], .groups = field[11],
+        .dilation_down = 1, .dilation_across = 1,
         .weight_bits = field[12], .encoding = (coc_encoding)field[13], .in_bits = field[14],
         .in_zero = (int32_t)field[15], .out_zero = (int32_t)field[16], .out_max = (int32_t)field[17],
         .wide = (int)field[19],

@@ -22,7 +22,7 @@ from coc_runtime.backends.reference import ReferenceBackend
 from coc_runtime.cost import LayerCost
 from coc_runtime.graph import Graph
 from coc_runtime.limits import LOGIT_BITS
-from coc_runtime.ops import KINDS, OPS, Op, Weight
+from coc_runtime.ops import KINDS, OPS, Conv, Op, Weight
 from coc_runtime.ops.row import EVERY, PER_CHANNEL, Row
 from contract import CONTRACTS, Instance
 from graphs import random_images
@@ -59,7 +59,7 @@ def test_numbers_and_names_are_unique_and_fields_exist() -> None:
     assert len({op.__name__ for op in OPS}) == len(OPS)
     for op in OPS:
         assert set(Row._fields) - EVERY >= op.FIELDS and set(op.SECTIONS) <= set(PER_CHANNEL)
-        assert ("second" in op.FIELDS) == (op.INPUTS == 2) and op.INPUTS in (1, 2)
+        assert ("second" in op.FIELDS) == (op.INPUTS == 2 or op is Conv) and op.INPUTS in (1, 2)
         assert not (op.GIVES_LOGITS and op.KEEPS_TYPE) and op.ONNX_WINDOWS <= op.ONNX
 
 
@@ -164,7 +164,7 @@ def test_a_coc_file_gives_it_back(op: type[Op], seed: int) -> None:
     graph = cocfile.parse(data, "memory").graph
     assert_same(instance.node, node_of(graph, instance.node.name))
     assert graph.tensors["y"] == instance.output and cocwrite.dump(graph) == data
-    assert set(instance.node.row()) == op.FIELDS - {"second"}
+    assert set(instance.node.row()) == op.FIELDS - ({"second"} if op.INPUTS == 2 else set())
 
 
 @OPERATORS
@@ -244,9 +244,11 @@ def test_the_c_core_declares_it_alike(op: type[Op]) -> None:
         "COC_WINDOW": {"stride", "across", "kernel_height", "kernel_width", "top", "left", "bottom", "right"},
         "COC_GROUPS": {"groups"},
         "COC_COUNT": {"channels"},
+        "COC_DILATION": {"second"},
     }
     named = [word for word in stated.get("fields", "").split(" | ") if word]
-    assert set().union(*(fields[word] for word in named)) == op.FIELDS - {"second"}
+    others = {"second"} if op.INPUTS == 2 else set()
+    assert set().union(others, *(fields[word] for word in named)) == op.FIELDS
     assert int(stated["inputs"]) == op.INPUTS and int(stated["since"]) == op.SINCE
     assert int(stated.get("gives_logits", 0)) == op.GIVES_LOGITS
     assert int(stated.get("keeps_type", 0)) == op.KEEPS_TYPE

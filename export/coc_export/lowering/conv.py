@@ -16,4 +16,5 @@ def lower(unit: QConv, at: Place) -> Lowered:
     codes = arithmetic.encode(integers, unit.weight_bits, unit.encoding)
     weight = Weight(codes, unit.weight_bits, unit.encoding)
     names = (at.name, at.input, at.output)
-    return single(Conv(*names, weight, bias, scale, unit.stride, unit.pads, unit.groups), at.inputs, unit.act)
+    conv = Conv(*names, weight, bias, scale, unit.stride, unit.pads, unit.groups, unit.dilation)
+    return single(conv, at.inputs, unit.act)

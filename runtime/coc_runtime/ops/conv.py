@@ -15,7 +15,7 @@ from .base import Tensor
 from .entry import Entry
 from .layer import Layer
 from .row import PER_CHANNEL, Stored
-from .windows import Pads, Stride
+from .windows import Pads, Stride, down_and_across
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Conv(Layer):
     """
 
     KIND = 1
-    FIELDS = Layer.FIELDS | windows.FIELDS | {"groups"}
+    FIELDS = Layer.FIELDS | windows.FIELDS | {"groups", "second"}
     SECTIONS = ("biases", "scales")
     RANK = 4
     ONNX = Layer.ONNX | {"Clip", "Conv", "Mul", "QLinearConv", "QuantizeLinear"}
@@ -40,6 +40,8 @@ class Conv(Layer):
     pads: Pads = (0, 0, 0, 0)
     """top, left, bottom, right"""
     groups: int = 1
+    dilation: Stride = 1
+    """Pixels from weight to weight"""
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -49,7 +51,7 @@ class Conv(Layer):
 
     @property
     def since(self) -> int:
-        return windows.since(self.stride)
+        return windows.since(self.stride, self.dilation)
 
     @property
     def channel_scales(self) -> np.ndarray:
@@ -59,7 +61,8 @@ class Conv(Layer):
         out, per_group = self.weight.codes.shape[:2]
         if len(x.shape) != 3 or x.shape[0] != per_group * self.groups or out % self.groups:
             raise CocError(f"{self.name}: weights {self.weight.codes.shape} do not fit input {x.shape}")
-        return (out, *windows.positions(self.name, x, self.kernel, self.stride, self.pads))
+        extent = windows.extent(self.kernel, self.dilation)
+        return (out, *windows.positions(self.name, x, extent, self.stride, self.pads))
 
     def cost(self, x: Tensor) -> LayerCost:
         shape = self.output_shape(x)
@@ -78,6 +81,7 @@ class Conv(Layer):
                 f"{self.name}: scales must lie in 2**-{MAX_SCALE_EXPONENT} .. 2**{MAX_SCALE_EXPONENT}"
             )
         windows.check_stride(self.name, self.stride)
+        windows.check_dilation(self.name, self.kernel, self.dilation)
         if min(self.pads) < 0 or self.groups < 1:
             raise CocError(f"{self.name}: padding {self.pads} or {self.groups} groups out of range")
 
@@ -93,7 +97,8 @@ class Conv(Layer):
 
     def row(self) -> Mapping[str, int]:
         window = windows.row(self.kernel, self.stride, self.pads)
-        return {**super().row(), **window, "groups": self.groups}
+        down, across = down_and_across(self.dilation)
+        return {**super().row(), **window, "groups": self.groups, "second": down - 1 | across - 1 << 8}
 
     def stored(self) -> Mapping[str, bytes]:
         odd = arithmetic.odd_part(self.scale)
@@ -111,25 +116,27 @@ class Conv(Layer):
         weight = stored.weight((row.channels, source.shape[0] // row.groups, *row.kernel))
         bias, scale = stored.per_channel("biases").astype(np.int32), _scale(stored.per_channel("scales"))
         names = (stored.name, source.name, stored.output)
-        return cls(*names, weight, bias, scale, row.strides, row.pads, row.groups)
+        return cls(*names, weight, bias, scale, row.strides, row.pads, row.groups, row.dilation)
 
     def entry(self) -> Mapping[str, Any]:
         window = {"stride": self.stride, "pads": self.pads, "groups": self.groups}
-        return {**super().entry(), **window}
+        dilation = {} if self.dilation == 1 else {"dilation": self.dilation}
+        return {**super().entry(), **window, **dilation}
 
     @classmethod
     def from_entry(cls, entry: Entry) -> Self:
         weight = entry.weight(cls.RANK)
         kernel_h, kernel_w = weight.codes.shape[2:]
-        pads, stride = entry.pads((kernel_h, kernel_w)), entry.stride()
+        dilation = entry.dilation()
+        pads, stride = entry.pads(windows.extent((kernel_h, kernel_w), dilation)), entry.stride()
         groups = entry.positive("groups", "{} groups are out of range")
         scale = entry.array("s", "float32", weight.codes.shape[:1])
         bias = entry.array("b", "int32", weight.codes.shape[:1])
         names = (entry.name, entry.inputs[0], entry.output)
-        return cls(*names, weight, bias, scale, stride, pads, groups)
+        return cls(*names, weight, bias, scale, stride, pads, groups, dilation)
 
     def onnx_window(self) -> tuple[str, dict[str, list[int]]]:
-        attributes = windows.onnx_attributes(self.stride, self.pads)
+        attributes = windows.onnx_attributes(self.stride, self.pads, self.dilation)
         if self.groups != 1:
             attributes["group"] = [self.groups]
         return "Conv", attributes
@@ -146,7 +153,7 @@ def convolve(codes: np.ndarray, conv: Conv, zero_point: int) -> np.ndarray:
     dtype = np.dtype(np.float32 if narrow else np.float64)
     values = codes.astype(dtype) - np.asarray(zero_point, dtype)
     out = len(integers)
-    found = windows.of(values, conv.kernel, conv.stride, conv.pads)
+    found = windows.of(values, conv.kernel, conv.stride, conv.pads, conv.dilation)
     batch, _, height, width = found.shape[:4]
     columns = found.transpose(0, 1, 4, 5, 2, 3).reshape(batch, conv.groups, -1, height * width)
     matrix = integers.astype(dtype).reshape(conv.groups, out // conv.groups, -1)

@@ -46,10 +46,16 @@ class Entry:
         return height, width
 
     def stride(self) -> Stride:
-        if isinstance(self._fields.get("stride"), list):
-            down, across = self.integers("stride", 2)
+        return self._steps("stride")
+
+    def dilation(self) -> Stride:
+        return self._steps("dilation") if "dilation" in self._fields else 1
+
+    def _steps(self, field: str) -> Stride:
+        if isinstance(self._fields.get(field), list):
+            down, across = self.integers(field, 2)
             return down, across
-        return self.positive("stride", "stride {} out of range")
+        return self.positive(field, field + " {} out of range")
 
     def pads(self, kernel: tuple[int, int]) -> Pads:
         top, left, bottom, right = self.integers("pads", 4)

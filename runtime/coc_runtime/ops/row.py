@@ -52,6 +52,11 @@ class Row(NamedTuple):
         return stride_of(self.stride, self.across or self.stride)
 
     @property
+    def dilation(self) -> Stride:
+        """Of a convolution, in the place of a second input."""
+        return stride_of((self.second & 255) + 1, (self.second >> 8) + 1)
+
+    @property
     def pads(self) -> tuple[int, int, int, int]:
         return self.top, self.left, self.bottom, self.right
 

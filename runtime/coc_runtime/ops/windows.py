@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import CocError
+from ..limits import MAX_DILATION
 from .base import Tensor
 
 FIELDS = frozenset({"stride", "across", "kernel_height", "kernel_width", "top", "left", "bottom", "right"})
@@ -31,9 +32,29 @@ def check_stride(name: str, stride: Stride) -> None:
         raise CocError(f"{name}: stride {stride} out of range")
 
 
-def since(stride: Stride) -> int:
-    """The first version of files that has such a stride."""
-    return 1 if isinstance(stride, int) else 2
+def since(stride: Stride, dilation: Stride = 1) -> int:
+    """The first version of files that has such a stride and dilation."""
+    return 1 if isinstance(stride, int) and dilation == 1 else 2
+
+
+def extent(kernel: tuple[int, int], dilation: Stride) -> tuple[int, int]:
+    """Height and width of the pixels that a window spans."""
+    down, across = down_and_across(dilation)
+    return (kernel[0] - 1) * down + 1, (kernel[1] - 1) * across + 1
+
+
+def dilation_of(kernel: tuple[int, int], down: int, across: int) -> Stride:
+    """A dilation in its one form: 1 along a kernel of one row or column."""
+    return stride_of(down if kernel[0] > 1 else 1, across if kernel[1] > 1 else 1)
+
+
+def check_dilation(name: str, kernel: tuple[int, int], dilation: Stride) -> None:
+    """Raise CocError unless it is in range and in its one form."""
+    down, across = down_and_across(dilation)
+    if not (1 <= down <= MAX_DILATION and 1 <= across <= MAX_DILATION):
+        raise CocError(f"{name}: dilation {dilation} is not 1 to {MAX_DILATION}")
+    if dilation != dilation_of(kernel, down, across):
+        raise CocError(f"{name}: dilation {dilation} of a {kernel[0]}x{kernel[1]} kernel is not in its one form")
 
 
 def row(kernel: tuple[int, int], stride: Stride, pads: Pads) -> dict[str, int]:
@@ -47,7 +68,7 @@ def row(kernel: tuple[int, int], stride: Stride, pads: Pads) -> dict[str, int]:
 
 
 def check_pads(name: str, kernel: tuple[int, int], pads: Pads) -> None:
-    """Raise CocError unless every window holds a pixel."""
+    """Raise CocError unless padding is smaller than the kernel; of a dilated one, than its extent."""
     (height, width), (top, left, bottom, right) = kernel, pads
     if min(pads) < 0 or max(top, bottom) >= height or max(left, right) >= width:
         raise CocError(f"{name}: padding must be smaller than the {height}x{width} kernel")
@@ -64,12 +85,16 @@ def positions(name: str, x: Tensor, kernel: tuple[int, int], stride: Stride, pad
     return height, width
 
 
-def of(values: np.ndarray, kernel: tuple[int, int], stride: Stride, pads: Pads) -> np.ndarray:
+def of(
+    values: np.ndarray, kernel: tuple[int, int], stride: Stride, pads: Pads, dilation: Stride = 1
+) -> np.ndarray:
     """Windows [N, C, OH, OW, KH, KW] of values [N, C, H, W], padded with 0."""
     top, left, bottom, right = pads
     values = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
     down, across = down_and_across(stride)
-    return np.lib.stride_tricks.sliding_window_view(values, kernel, axis=(2, 3))[:, :, ::down, ::across]
+    found = np.lib.stride_tricks.sliding_window_view(values, extent(kernel, dilation), axis=(2, 3))
+    between, beside = down_and_across(dilation)
+    return found[:, :, ::down, ::across, ::between, ::beside]
 
 
 def inside(size: int, kernel: int, stride: int, before: int, behind: int) -> np.ndarray:
@@ -92,9 +117,11 @@ def members(spans: np.ndarray, size: int) -> np.ndarray:
     return ((spans[:, :1] <= index) & (index < spans[:, 1:])).astype(np.float32)
 
 
-def onnx_attributes(stride: Stride, pads: Pads) -> dict[str, list[int]]:
+def onnx_attributes(stride: Stride, pads: Pads, dilation: Stride = 1) -> dict[str, list[int]]:
     """Attributes of an ONNX node, but for those of default value."""
     attributes = {}
+    if dilation != 1:
+        attributes["dilations"] = list(down_and_across(dilation))
     if stride != 1:
         attributes["strides"] = list(down_and_across(stride))
     if any(pads):

@@ -29,6 +29,8 @@ static coc_status shape(const coc_row *row, const coc_tensor *const *inputs, coc
         .pad_top = row->pad_top,
         .pad_left = row->pad_left,
         .groups = row->groups,
+        .dilation_down = row->dilation_down,
+        .dilation_across = row->dilation_across,
         .weight_bits = row->weight_bits,
         .encoding = row->encoding,
     };
@@ -68,10 +70,15 @@ static coc_status bind(coc_parameters *at, const coc_tensor *const *inputs, cons
     return COC_OK;
 }
 
+/* Of one stride, with no pixels between those that weights meet: what vector kernels take. */
+static int is_plain(const coc_conv *conv) {
+    return conv->across == conv->stride && conv->dilation_down == 1 && conv->dilation_across == 1;
+}
+
 /* The first kernel of the table that the level includes and that accepts the layer; the last takes all, and alone
- * those with two strides. */
+ * those that are not plain. */
 static const coc_conv_kernel *choose(const coc_conv *conv, coc_level level) {
-    size_t i = conv->across == conv->stride ? 0 : coc_conv_kernel_count - 1;
+    size_t i = is_plain(conv) ? 0 : coc_conv_kernel_count - 1;
     while (i + 1 < coc_conv_kernel_count &&
            !(coc_level_includes(level, coc_conv_kernels[i]->level) && coc_conv_kernels[i]->accepts(conv)))
         i++;
@@ -121,7 +128,7 @@ static void run(const coc_call *call) {
 const coc_op coc_op_conv = {
     .inputs = 1,
     .since = 1,
-    .fields = COC_WEIGHTS | COC_WINDOW | COC_GROUPS,
+    .fields = COC_WEIGHTS | COC_WINDOW | COC_GROUPS | COC_DILATION,
     .has_biases = 1,
     .has_scales = 1,
     .shape = shape,

@@ -13,7 +13,7 @@
 #include "pool.h"
 
 /* Fields of a row that not every operator has, in groups. */
-enum { COC_WEIGHTS = 1, COC_WINDOW = 2, COC_GROUPS = 4, COC_COUNT = 8 };
+enum { COC_WEIGHTS = 1, COC_WINDOW = 2, COC_GROUPS = 4, COC_COUNT = 8, COC_DILATION = 16 };
 
 /* A row of the file, but for kind, inputs and type of the output. Fields that the operator does not have are 0;
  * the others are in the range that the format gives them. */
@@ -21,9 +21,10 @@ typedef struct {
     uint32_t weight_bits; /* COC_WEIGHTS */
     coc_encoding encoding;
     uint32_t out_channels; /* COC_WEIGHTS; COC_COUNT: of what the operator says */
-    uint32_t kernel_height, kernel_width, stride, across; /* COC_WINDOW; pads are below the kernel's size */
+    uint32_t kernel_height, kernel_width, stride, across; /* COC_WINDOW; pads are below its extent */
     uint32_t pad_top, pad_left, pad_bottom, pad_right;
     uint32_t groups; /* COC_GROUPS */
+    uint32_t dilation_down, dilation_across; /* COC_DILATION; else 1 */
 } coc_row;
 
 /* What a session keeps of a node. */

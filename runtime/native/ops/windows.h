@@ -14,14 +14,21 @@ typedef struct {
     uint32_t kernel_height, kernel_width, stride, across, pad_top, pad_left;
 } coc_window;
 
-/* Height and width that the row's windows have on an image; COC_ERROR_MALFORMED where none fits. */
+/* Pixels that a kernel spans. */
+static inline uint32_t coc_extent(uint32_t kernel, uint32_t dilation) {
+    return (kernel - 1) * dilation + 1;
+}
+
+/* How many windows of the row an image has; COC_ERROR_MALFORMED where none fits. */
 static inline coc_status coc_window_counts(const coc_row *row, const coc_tensor *x, uint32_t *high, uint32_t *wide) {
     const uint32_t height = x->height + row->pad_top + row->pad_bottom;
     const uint32_t width = x->width + row->pad_left + row->pad_right;
-    if (x->rank != 3 || height < row->kernel_height || width < row->kernel_width)
+    const uint32_t down = coc_extent(row->kernel_height, row->dilation_down);
+    const uint32_t across = coc_extent(row->kernel_width, row->dilation_across);
+    if (x->rank != 3 || height < down || width < across)
         return COC_ERROR_MALFORMED;
-    *high = (height - row->kernel_height) / row->stride + 1;
-    *wide = (width - row->kernel_width) / row->across + 1;
+    *high = (height - down) / row->stride + 1;
+    *wide = (width - across) / row->across + 1;
     return COC_OK;
 }
 
