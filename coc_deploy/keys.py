@@ -146,7 +146,8 @@ def _hashed(section: Any) -> dict[str, Any]:
         path, separator, factory = user.parts(config["model"])
         config["model"] = f"{_of_file(path, 'model', _digest_of_source)}{separator}{factory}"
     later = [f for f in dataclasses.fields(section) if f.metadata.get("later")]
-    return {k: v for k, v in config.items() if not any(f.name == k and f.default == v for f in later)}
+    usual = {f.name: {} if f.default is dataclasses.MISSING else f.default for f in later}
+    return {k: v for k, v in config.items() if k not in usual or usual[k] != v}
 
 
 def _of_file(path: str, key: str, read: Any) -> str:

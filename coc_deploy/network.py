@@ -18,7 +18,7 @@ from coc_runtime.errors import CocError
 from coc_runtime.promise import Kept
 
 from . import body as bodies
-from . import models, qat
+from . import layer_bits, models, qat
 from .body import Traced
 from .convolution import Conv2d
 from .frontend.trace import trace_network
@@ -154,7 +154,7 @@ class Network(nn.Module):
             shape = sizes[tap]
             head = self._head(shape, spec)
             if self.quant is not None:
-                quantize_graph(head, self.quant, self._act_of(tap), stem=False, shape=shape)
+                quantize_graph(head, self.quant.for_heads, self._act_of(tap), stem=False, shape=shape)
             self.heads.append(head)
         _return_tuple(self.body, taps)
         self.exits = spec
@@ -187,12 +187,16 @@ class Network(nn.Module):
         sizes = shapes(self.body, self.input_shape)
         description = self.describe()
         renamed = quantize_graph(self.body, spec, self.image, stem=True, shape=self.input_shape)
+        weighted = (qat.QConv, qat.QLinear)
+        layer_bits.check_used(
+            spec.layers, [n for n, m in self.body.named_modules() if isinstance(m, weighted)]
+        )
         self.positions = {name: renamed.get(node, node) for name, node in self.positions.items()}
         self.quant, self._float = spec, description
         for head, tap in zip(self.heads, taps, strict=True):
             assert isinstance(head, fx.GraphModule)
             act = self._act_of(renamed[tap])
-            quantize_graph(head, spec, act, stem=False, shape=sizes[tap])
+            quantize_graph(head, spec.for_heads, act, stem=False, shape=sizes[tap])
 
     def make_float(self, positions: dict[str, str]) -> None:
         """Note that body and heads are float again; positions: the nodes that its modules now end with."""

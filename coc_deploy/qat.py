@@ -65,7 +65,8 @@ class QConv(nn.Module):
         super().__init__()
         self.weight, self.alone = conv.weight, alone
         self.stride, self.groups = stride_of(*conv.stride), conv.groups
-        self.dilation = windows.dilation_of(conv.weight.shape[2:], *conv.dilation)
+        rows, columns = conv.weight.shape[2:]
+        self.dilation = windows.dilation_of((rows, columns), *conv.dilation)
         height, width = (int(p) for p in conv.padding)
         self.pads: Pads = (height + extra[0], width + extra[1], height + extra[2], width + extra[3])
         self.weight_bits, self.per_layer = weight_bits, per_layer

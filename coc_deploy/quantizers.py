@@ -2,7 +2,8 @@
 
 import enum
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from coc_runtime.limits import MAX_EXPONENT
+
+from . import layer_bits
 
 
 class Mode(enum.Enum):
@@ -69,7 +72,8 @@ class _LearnedQuant(torch.autograd.Function):
 class QuantSpec:
     """Weight and activation bits; `ends` are the weight bits of the stem and the linear layers.
 
-    learned: activation ranges move in training. per_layer: one weight scale for a layer.
+    learned: activation ranges move in training. per_layer: one weight scale for a layer. layers: names or
+    patterns of the body's layers that have other bits (`coc_deploy.layer_bits`).
     """
 
     weight_bits: int
@@ -78,6 +82,17 @@ class QuantSpec:
     percentile: float = 99.9
     learned: bool = False
     per_layer: bool = False
+    layers: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, name: str, is_end: bool) -> tuple[int, int]:
+        """Bits of a layer's weights and of what it gives, where that is not signed."""
+        weights, activations = layer_bits.of(self.layers, name)
+        return weights or (self.ends if is_end else self.weight_bits), activations or self.act_bits
+
+    @property
+    def for_heads(self) -> "QuantSpec":
+        """The chain's bits alone."""
+        return replace(self, layers={})
 
 
 class ActQuant(nn.Module):

@@ -27,6 +27,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 SEARCH = "auto"
 """Table of a recipe that a run does not read: what `--auto` tries."""
 CARRIED_IMAGES = 64
+SPOKEN = {"tuple": "list", "bool | None": "true or false", "dict": "a table of names and bits"}
+"""Of types, in messages."""
 REPEAT = re.compile(r"[dpq](?:[2-9]|1[0-5])")
 """Sections of a letter's second, third ... stage."""
 
@@ -278,12 +280,15 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
         values = value if isinstance(value, list) else [value]
         if all(isinstance(v, allowed) and not isinstance(v, bool) for v in values):
             return tuple(float(v) if isinstance(v, int) else v for v in values)
+    elif str(hint).startswith("dict"):
+        if isinstance(value, dict) and all(type(v) in (int, str) for v in value.values()):
+            return {key: str(v) for key, v in value.items()}
     elif hint == bool | None:
         if isinstance(value, bool):
             return value
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    kind = (
-        getattr(hint, "__name__", str(hint)).replace("tuple", "list").replace("bool | None", "true or false")
-    )
+    kind = getattr(hint, "__name__", str(hint))
+    for word, meaning in SPOKEN.items():
+        kind = kind.replace(word, meaning)
     raise CocError(f"recipe: {name} = {value!r} has the wrong type: expected {kind}")

@@ -9,7 +9,7 @@ from typing import Any
 from coc_runtime.errors import CocError
 from coc_runtime.promise import Promise
 
-from . import models
+from . import layer_bits, models
 from .network import HEAD_KINDS
 from .quantizers import QuantSpec
 
@@ -164,7 +164,8 @@ class Quantize(Finetune):
     with batch-norm folded and all rounding seen (`folded_epochs`), percentile that ranges cover.
 
     ranges: "calibrated" before training or "learned" in it. scale: of weights, one per "channel" or "layer".
-    progressive: wider weight bits that come first, each for an eighth of the epochs.
+    progressive: wider weight bits that come first, each for an eighth of the epochs. layers: names or
+    patterns of the body's layers -> their bits, where they are not the chain's.
     """
 
     lr: float = 0.02
@@ -175,9 +176,11 @@ class Quantize(Finetune):
     ranges: str = field(default="calibrated", metadata=LATER)
     scale: str = field(default="channel", metadata=LATER)
     progressive: tuple[int, ...] = field(default=(), metadata=LATER)
+    layers: dict[str, str] = field(default_factory=dict, metadata=LATER)
 
     def check(self, section: str) -> None:
         super().check(section)
+        layer_bits.check(self.layers, section)
         valid = re.fullmatch(r"[1248]x[48]", self.bits) is not None
         require(section, "bits", self.bits, valid, "WxA with W in 1, 2, 4, 8 and A in 4, 8, e.g. 1x8")
         require(section, "first_last", self.first_last, self.first_last in ("8", "same"), "8 or same")
@@ -193,7 +196,7 @@ class Quantize(Finetune):
         weight_bits, act_bits = (int(part) for part in self.bits.split("x"))
         ends = weight_bits if self.first_last == "same" else 8
         learned, per_layer = self.ranges == "learned", self.scale == "layer"
-        return QuantSpec(weight_bits, act_bits, ends, self.percentile, learned, per_layer)
+        return QuantSpec(weight_bits, act_bits, ends, self.percentile, learned, per_layer, self.layers)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from coc_runtime.arithmetic import Task
 from coc_runtime.datasets import Dataset
 from coc_runtime.errors import CocError
 
-from . import losses, machine, norms, qat, train
+from . import layer_bits, losses, machine, norms, qat, train
 from .calibration import align_additions
 from .convolution import fold_batch_norm
 from .counting import segment_layers
@@ -127,8 +127,7 @@ class Context:
         Running statistics follow weights that flip between two values late: before those last epochs, in
         which they are constants, they are taken anew.
         """
-        units = [u for u in network.modules() if isinstance(u, QConv)] if network.quant else []
-        narrow = [u for u in units if network.quant and u.weight_bits == network.quant.weight_bits]
+        narrow = _narrow_units(network)
         exact_from = config.epochs - self.recipe.q.folded_epochs if network.quant else config.epochs
 
         def prepare(epoch: int) -> bool:
@@ -183,6 +182,16 @@ class Context:
         network.thresholds, network.kept = kept.thresholds, kept
         if line := kept.line():
             self.say(line)
+
+
+def _narrow_units(network: Network) -> list[QConv]:
+    """Those with the chain's bits, which the recipe does not set for them alone."""
+    spec = network.quant
+    if spec is None:
+        return []
+    named = {u for n, u in network.body.named_modules() if layer_bits.of(spec.layers, n)[0] is not None}
+    units = (u for u in network.modules() if isinstance(u, QConv) and u not in named)
+    return [unit for unit in units if unit.weight_bits == spec.weight_bits]
 
 
 def weight_bits(config: Quantize, progress: float) -> int:

@@ -153,7 +153,7 @@ def operator_table() -> str:
         "stride": ("stride, down where it is another across", "1 to 255"),
         "input": ("input, a tensor", "see Segments"),
         "second": (
-            "second input, a tensor; of kind 1 dilation: down - 1 in the first byte, across - 1 in the second",
+            "second input, a tensor; of kind 1 dilation: down - 1 in the first byte, across - 1 in the other",
             f"see Segments; each 0 to {limits.MAX_DILATION - 1}, and 0 along a kernel of size 1",
         ),
         "kernel_height": ("kernel height", "1 to 255"),

@@ -59,19 +59,19 @@ class Context:
             return users[0]
         return None
 
-    def output(self, node: fx.Node, relu: fx.Node | None) -> ActQuant:
-        """The quantizer of an output: the chain's activation bits behind a ReLU, 8 bits for signed values.
+    def output(self, node: fx.Node, relu: fx.Node | None, bits: int | None = None) -> ActQuant:
+        """The quantizer of an output: these bits (or the chain's) behind a ReLU, 8 bits for signed values.
 
         Where functions of single values alone read the node, its range is theirs.
         """
         if relu is None:
             return self.signed(*self._limits(node))
-        return self.unsigned(6.0 if isinstance(self.module(relu), nn.ReLU6) else None)
+        return self.unsigned(6.0 if isinstance(self.module(relu), nn.ReLU6) else None, bits)
 
-    def unsigned(self, ceiling: float | None = None) -> ActQuant:
-        """The chain's activation bits for numbers that are not negative."""
+    def unsigned(self, ceiling: float | None = None, bits: int | None = None) -> ActQuant:
+        """These bits, or the chain's, for numbers that are not negative."""
         spec = self.spec
-        return ActQuant(spec.act_bits, False, 0, spec.percentile, ceiling, spec.learned)
+        return ActQuant(bits or spec.act_bits, False, 0, spec.percentile, ceiling, spec.learned)
 
     def signed(self, low: float | None = None, high: float | None = None) -> ActQuant:
         """8 bits for numbers of both signs."""

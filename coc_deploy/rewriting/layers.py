@@ -10,7 +10,6 @@ from coc_runtime.errors import CocError
 from .. import qat
 from ..convolution import Conv2d
 from ..frontend.modules import Shift
-from ..frontend.refusal import unquantized
 from ..qat import Pads
 from ..quantizers import ActQuant
 from .context import Context, is_final
@@ -31,7 +30,8 @@ def linear(context: Context, node: fx.Node, layer: nn.Module) -> Patch:
     source = node.all_input_nodes[0]
     image = context.images[source]
     if is_final(node):
-        unit = qat.QLinear(layer, context.spec.ends, context.acts[source])
+        bits, _ = context.spec.of(str(node.target), is_end=True)
+        unit = qat.QLinear(layer, bits, context.acts[source])
         flat = flattened(context, source, node, f"{node.name}_flatten")
         return Patch((*flat, Placed(str(node.target), unit, (*flat, source)[:1], node, (node,))), (node,))
     channels, height, width = image
@@ -141,9 +141,9 @@ def _unit(
     """The unit of a convolution; alone: it is of ones, which have 8 bits and do not learn."""
     node, spec, source = chain[0], context.spec, context.act(chain[0])
     relu = context.relu(chain[-1])
-    bits = spec.ends if context.stem and source is context.source else spec.weight_bits
+    bits, act_bits = spec.of(str(node.target), is_end=context.stem and source is context.source)
     bits = 8 if alone else bits
-    act = context.output(chain[-1], relu)
+    act = context.output(chain[-1], relu, act_bits)
     unit = qat.QConv(conv, batch_norm, bits, source, act, context.extra(node), alone, spec.per_layer)
     return unit_patch(str(node.target), unit, chain if relu is None else (*chain, relu))
 

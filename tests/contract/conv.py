@@ -8,8 +8,7 @@ import numpy as np
 from coc_runtime.arithmetic import Encoding, exact_scale_and_bias, worst_sum
 from coc_runtime.graph import Graph
 from coc_runtime.limits import SUM_LIMIT
-from coc_runtime.ops import Conv, Tensor, Weight
-from coc_runtime.ops import windows
+from coc_runtime.ops import Conv, Tensor, Weight, windows
 from coc_runtime.ops.windows import Pads, Stride, stride_of
 from contract.base import (
     Contract,

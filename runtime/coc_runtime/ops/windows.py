@@ -54,7 +54,9 @@ def check_dilation(name: str, kernel: tuple[int, int], dilation: Stride) -> None
     if not (1 <= down <= MAX_DILATION and 1 <= across <= MAX_DILATION):
         raise CocError(f"{name}: dilation {dilation} is not 1 to {MAX_DILATION}")
     if dilation != dilation_of(kernel, down, across):
-        raise CocError(f"{name}: dilation {dilation} of a {kernel[0]}x{kernel[1]} kernel is not in its one form")
+        raise CocError(
+            f"{name}: dilation {dilation} is not the one form for a {kernel[0]}x{kernel[1]} kernel"
+        )
 
 
 def row(kernel: tuple[int, int], stride: Stride, pads: Pads) -> dict[str, int]:
