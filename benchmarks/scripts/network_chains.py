@@ -98,7 +98,8 @@ def _compared(outs: list[Path]) -> dict[str, Any]:
         suffix = ".coc.report.json" if out.suffix == ".coc" else ".report.json"
         report = json.loads(out.with_name(out.stem + suffix).read_text())
         row[f"{out.suffix[1:]}_bytes"] = out.stat().st_size
-        for found in report["parity"]:
+        parity = report["parity"]
+        for found in [parity, *parity.get("also", [])]:
             row["images"] += found["images"]
             for pair in found["pairs"]:
                 row["pairs"] += 1
