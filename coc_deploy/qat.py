@@ -130,6 +130,8 @@ class QConv(nn.Module):
         """What the exported graph holds: integers int32 [O, I, KH, KW], scale float32 [O], bias int32 [O]."""
         integers, scale = self._quantize()
         gain, shift = self._batch_norm()
+        if not (self.weight.isfinite().all() and gain.isfinite().all() and shift.isfinite().all()):
+            raise CocError("weights or batch-norm are no longer finite: lower the learning rate")
         signed = (integers * gain.sign()[:, None, None, None]).cpu().numpy().astype(np.int32)
         real = (scale.flatten().double() * gain.abs().double()).cpu().numpy()
         source = self.sources[0]

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from coc_runtime import files
 from coc_runtime.errors import CocError
 
+from ..body import add_module
 from ..frontend.constants import channels_read
 from ..frontend.modules import Shift
 
@@ -20,6 +21,11 @@ HOLDERS = ("state_dict", "model_state_dict", "model", "net")
 """Where the checkpoints of trainings keep a state dict."""
 WRAPPERS = ("module.", "model.", "_orig_mod.", "net.")
 """What DataParallel, Lightning and torch.compile put in front of names."""
+
+NEAR_GREY = 0.25
+"""Of the image's range of -1 to 1. ImageNet's means lie within it, black does not."""
+SHIFT = "image_shift"
+"""The name of a shift that the network did not have."""
 
 
 def load_weights(body: fx.GraphModule, path: Path, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -107,13 +113,16 @@ def fold_normalisation(body: fx.GraphModule, mean: Sequence[float], std: Sequenc
     """Let a canonical body that takes (pixel / 255 - mean) / std take (pixel - 128) / 128.
 
     The weights of the convolutions that read the image are scaled and the constant goes into their
-    batch-norm's mean or their bias. Borders differ a little: padding is now mid-grey. Behind a shift of the
-    network's own they do not. Raises CocError if anything else reads the image.
+    batch-norm's mean or their bias. Padding is then mid-grey in place of the mean; where that is another
+    colour, by more than NEAR_GREY, the image is shifted in front of the padding. Behind a shift of the
+    network's own nothing changes. Raises CocError if anything else reads the image.
     """
-    modules = dict(body.named_modules())
     grey = torch.tensor([(128 / 255 - m) / s for m, s in zip(mean, std, strict=False)])
     gain = torch.tensor([128 / 255 / s for s in std])
     image = body.graph.find_nodes(op="placeholder")[0]
+    if (grey / gain).abs().max() > NEAR_GREY:
+        _shift_in_front_of_padding(body, image, len(grey))
+    modules = dict(body.named_modules())
     readers = _readers(image, modules)
     shifts = [module for _, module in readers if isinstance(module, Shift) and not module.learned]
     for node, module in readers:
@@ -131,6 +140,22 @@ def fold_normalisation(body: fx.GraphModule, mean: Sequence[float], std: Sequenc
     for shift in shifts:
         value = (shift.constant.detach().reshape(-1) + grey) / gain
         shift.shape, shift.bias = (len(value), 1, 1), value.reshape(-1, 1, 1)
+
+
+def _shift_in_front_of_padding(body: fx.GraphModule, image: fx.Node, channels: int) -> None:
+    """Put a shift by nothing behind the image, for all convolutions that read it, if one of them pads."""
+    modules = dict(body.named_modules())
+    readers = _readers(image, modules)
+    padded = any(isinstance(modules.get(str(user.target)), nn.ZeroPad2d) for user in image.users)
+    convolutions = [module for _, module in readers if isinstance(module, nn.Conv2d)]
+    padded |= any(any(int(side) for side in conv.padding) for conv in convolutions)
+    if len(convolutions) < len(readers) or not padded:
+        return
+    add_module(body, SHIFT, Shift((channels, 1, 1), False))
+    with body.graph.inserting_after(image):
+        shift = body.graph.call_module(SHIFT, (image,))
+    image.replace_all_uses_with(shift, lambda user: user is not shift)
+    body.recompile()
 
 
 def _readers(node: fx.Node, modules: dict[str, nn.Module]) -> list[tuple[fx.Node, nn.Module | None]]:

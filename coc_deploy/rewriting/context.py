@@ -15,16 +15,19 @@ NO_PADS: Pads = (0, 0, 0, 0)
 class Context:
     """A body under way from float nodes to quantized units.
 
-    spec: bits. source: the quantizer of the input. stem: convolutions that read the input have the bits of
-    the ends. shapes, inputs: of the float network, by name of a node and of what a node reads. acts, images:
-    type and size [C, H, W] (or [C] behind global pooling) of what nodes give by now. pads: padding that
-    readers of an image do themselves. renamed: float nodes' names -> names of what stands for them.
+    spec: bits. source: the quantizer of the input. stem: convolutions that read the input, also where it is
+    shifted or padded, have the bits of the ends. shapes, inputs: of the float network, by name of a node and
+    of what a node reads. acts, images: type and size [C, H, W] (or [C] behind global pooling) of what nodes
+    give by now. pads: padding that readers of an image do themselves. renamed: float nodes' names -> names of
+    what stands for them.
     """
 
     def __init__(
         self, body: fx.GraphModule, spec: QuantSpec, source: ActQuant, stem: bool, shape: tuple[int, ...]
     ) -> None:
         self.body, self.spec, self.source, self.stem = body, spec, source, stem
+        self.of_input = [source]
+        """types of the input and of what layers without weights of their own make of it"""
         self.modules: dict[str, nn.Module] = dict(body.named_modules())
         self.shapes = shapes(body, shape)
         self.inputs = {n: [self.shapes[i.name] for i in n.all_input_nodes] for n in body.graph.nodes}
@@ -35,6 +38,10 @@ class Context:
 
     def module(self, node: fx.Node) -> nn.Module | None:
         return self.modules.get(str(node.target)) if node.op == "call_module" else None
+
+    def is_stem(self, node: fx.Node) -> bool:
+        """Whether the node reads the network's input, shifted or padded by a layer perhaps."""
+        return self.stem and any(self.act(node) is act for act in self.of_input)
 
     def act(self, node: fx.Node) -> ActQuant:
         """The type of what the node reads first."""

@@ -16,6 +16,8 @@ from .context import Context, is_final
 from .patch import Patch, Placed, unit_patch, without
 
 Norm = nn.BatchNorm2d | qat.Bias
+NEVER_NEGATIVE = 1 - 2.0**-9
+"""What makes an image, -1 to 1 in steps of 2**-7, a number of at least 0 when it is added and rounded."""
 
 
 def convolution(context: Context, node: fx.Node, conv: nn.Module) -> Patch:
@@ -71,7 +73,9 @@ def shift(context: Context, node: fx.Node, module: nn.Module) -> Patch:
     assert isinstance(module, Shift)
     channels = context.image(node)[0]
     bias = module.constant.detach().reshape(-1).expand(channels)
-    return _unit(context, (node,), _ones(channels), qat.Bias(bias), alone=True)
+    of_image = context.is_stem(node) and context.act(node) is context.source
+    act = context.unsigned(bits=8) if of_image and bias.min() > NEVER_NEGATIVE else None
+    return _unit(context, (node,), _ones(channels), qat.Bias(bias), alone=True, act=act)
 
 
 def padding(context: Context, node: fx.Node, pad: nn.Module) -> Patch:
@@ -84,6 +88,8 @@ def padding(context: Context, node: fx.Node, pad: nn.Module) -> Patch:
         return without(node, dict.fromkeys(node.users, total))
     channels = context.image(node)[0]
     act = context.signed()
+    if context.is_stem(node):
+        context.of_input.append(act)
     unit = qat.QConv(padding_convolution(channels, total), qat.Bias(torch.zeros(channels)), 8, source, act)
     return unit_patch(str(node.target), unit, (node,))
 
@@ -136,14 +142,22 @@ def _with_norm(
 
 
 def _unit(
-    context: Context, chain: tuple[fx.Node, ...], conv: nn.Conv2d, batch_norm: Norm, alone: bool = False
+    context: Context,
+    chain: tuple[fx.Node, ...],
+    conv: nn.Conv2d,
+    batch_norm: Norm,
+    alone: bool = False,
+    act: ActQuant | None = None,
 ) -> Patch:
-    """The unit of a convolution; alone: it is of ones, which have 8 bits and do not learn."""
+    """The unit of a convolution; alone: it is of ones, which have 8 bits and do not learn. act: the type of
+    what it gives, where that is known."""
     node, spec, source = chain[0], context.spec, context.act(chain[0])
     relu = context.relu(chain[-1])
-    bits, act_bits = spec.of(str(node.target), is_end=context.stem and source is context.source)
+    bits, act_bits = spec.of(str(node.target), context.is_stem(node))
     bits = 8 if alone else bits
-    act = context.output(chain[-1], relu, act_bits)
+    act = context.output(chain[-1], relu, act_bits) if act is None else act
+    if alone and context.is_stem(node):
+        context.of_input.append(act)
     unit = qat.QConv(conv, batch_norm, bits, source, act, context.extra(node), alone, spec.per_layer)
     return unit_patch(str(node.target), unit, chain if relu is None else (*chain, relu))
 

@@ -28,7 +28,7 @@ Body = Callable[[Sequence[str] | None], int]
 
 
 RARELY = (100_000, 20, 20)
-"""Thresholds of garbage collection: objects made before the young are searched, rounds until older ones are."""
+"""Thresholds of garbage collection: objects until the young are searched, rounds until older ones are."""
 
 
 class Parser(argparse.ArgumentParser):

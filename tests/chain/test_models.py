@@ -7,11 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from coc_deploy import models
+from coc_deploy import models, qat
+from coc_deploy.calibration import calibrate
 from coc_deploy.counting import cumulative_share, segment_layers
 from coc_deploy.models import Architecture, BasicBlock
 from coc_deploy.network import Network, to_input
+from coc_deploy.qat import Mode, QConv
+from coc_deploy.quantizers import QuantSpec
 from coc_runtime.errors import CocError
+from everywhere import assert_parity
 from tiny import float_network
 
 WEIGHTS = Path(__file__).parents[3] / "shared/weights"
@@ -103,7 +107,7 @@ def test_weights_of_another_network_are_refused_in_one_line(wrong: tuple[str, st
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("mean_std", [((0.5,) * 3, (0.5,) * 3), IMAGENET, ((0.1, 0.9, 0.3), (0.2, 1.5, 0.7))])
+@pytest.mark.parametrize("mean_std", [((0.5,) * 3, (0.5,) * 3), IMAGENET, ((0.4, 0.6, 0.5), (0.2, 1.5, 0.7))])
 def test_folded_normalisation_computes_what_the_original_did(
     tmp_path: Path, mean_std: tuple[tuple[float, ...], tuple[float, ...]]
 ) -> None:
@@ -124,6 +128,54 @@ def test_folded_normalisation_computes_what_the_original_did(
     expected = body.bn1(stem)  # type: ignore[operator]
     found = folded.body.bn1(folded.body.conv1(to_input(images)))  # type: ignore[operator]
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+class Padded(nn.Module):
+    """The image is padded by two convolutions of its own and by a layer in front of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 5, 5, 2, 2)
+        self.pad, self.third = nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(3, 4, 3, 2, bias=False)
+        self.fc = nn.Linear(13, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [self.first(x), self.second(x), self.third(self.pad(x))]
+        return self.fc(torch.cat([torch.relu(part).mean((2, 3)) for part in parts], 1))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "kinds"),
+    [
+        ((0.0,) * 3, (1.0,) * 3, (0, 8)),  # pixels of 0 to 1, as ToTensor gives them
+        ((0.0,) * 3, (1 / 255,) * 3, (0, 8)),  # pixels of 0 to 255
+        ((0.1, 0.9, 0.3), (0.2, 1.5, 0.7), (128, 8)),
+    ],
+)
+def test_padding_that_is_not_grey_stays_what_it_was(
+    tmp_path: Path, mean: tuple[float, ...], std: tuple[float, ...], kinds: tuple[int, int]
+) -> None:
+    """On every pixel, the borders too; in integers, too, where padding is black: nothing is lost there."""
+    torch.manual_seed(0)
+    module = Padded().eval()
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+    found = Network.of(Padded(), (3, 9, 8), 10).eval()
+    models.load_weights(found.body, tmp_path / "weights.pt", mean, std)
+    pixels = torch.randint(0, 256, (24, 3, 9, 8), dtype=torch.uint8)
+    normalised = (pixels / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    with torch.no_grad():
+        expected = module(normalised)
+        torch.testing.assert_close(found(to_input(pixels))[-1], expected, rtol=1e-4, atol=1e-4)
+    found.quantize(QuantSpec(4, 8, 8))
+    calibrate(found, [to_input(pixels)])
+    assert_parity(found, tmp_path)
+    shift = found.body.get_submodule("image_shift")
+    assert isinstance(shift, QConv) and (shift.act.zero_point, shift.act.bits) == kinds
+    qat.set_mode(found, Mode.INTEGER)
+    stems = [found.body.get_submodule(name) for name in ("first", "second", "third")]
+    assert [stem.weight_bits for stem in stems] == [8, 8, 8]
+    if not shift.act.signed:
+        assert torch.equal(shift(to_input(pixels)), pixels / 128)
 
 
 class Stems(nn.Module):

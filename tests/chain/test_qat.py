@@ -230,3 +230,15 @@ def test_variants_of_quantization_keep_to_the_integers(changes: dict[str, bool])
     _, exponent, _ = unit.fold()
     sums = exit_logits(network, images[:16])[-1] / 2.0 ** (int(unit.sources[0].exponent) + exponent)
     np.testing.assert_array_equal(sums, np.rint(sums))
+
+
+@pytest.mark.parametrize("tensor", ["weight", "bn.weight", "bn.running_mean"])
+def test_a_training_that_diverged_is_told_as_such(tensor: str) -> None:
+    network = quantized_network()
+    unit = next(m for m in network.body.modules() if isinstance(m, QConv))
+    owner, _, name = tensor.rpartition(".")
+    with torch.no_grad():
+        getattr(unit.get_submodule(owner), name).flatten()[0] = float("nan")
+    qat.set_mode(network, Mode.FOLDED)
+    with pytest.raises(CocError, match="no longer finite: lower the learning rate"):
+        network(to_input(digits("test").images[:2]))
