@@ -431,6 +431,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "shared_sessions": shared_sessions,
     "engines": engines,
     "networks": blocks_networks.networks_tried,
+    "network_chains": blocks_networks.network_chains,
     "post_training": blocks_networks.post_training,
     "claims": claims,
     "paper_plan": paper_plan,

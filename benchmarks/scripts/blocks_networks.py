@@ -32,6 +32,27 @@ def networks_tried() -> str:
     return "\n".join(lines)
 
 
+def network_chains() -> str:
+    """Of networks that went through a chain whether both files computed the same on every back end."""
+    rows = read("network_chains.json")["networks"]
+    same = [r for r in rows if not (r["failed"] or r["differing_logits"] or r["flipped_exits"])]
+    lines = [
+        f"{len(same)} of {len(rows)} networks gave both files, and every back end the same integers:",
+        "",
+        "| network | image | .onnx | .coc | pairs of back ends | images | differing logits |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        size = f"{row['size']}x{row['size']}"
+        if row["failed"]:
+            lines.append(f"| {row['name']} | {size} | {row['failed'].replace('|', '/')} | | | | |")
+            continue
+        sizes = " | ".join(f"{row[f'{kind}_bytes'] / 1e6:.2f} MB" for kind in ("onnx", "coc"))
+        numbers = f"{row['pairs']} | {row['images']} | {row['differing_logits']}"
+        lines.append(f"| {row['name']} | {size} | {sizes} | {numbers} |")
+    return "\n".join(lines)
+
+
 def _state(row: dict[str, Any]) -> str:
     if row["refused"] or row["differs"]:
         return "refused"

@@ -28,9 +28,9 @@ from coc_runtime.environment import environment
 
 CLASSES = 4
 SIZE = 64
-SIZES = {"alexnet": 224, "vgg11": 224, "inception_v3": 96}
+SIZES = {"alexnet": 224, "inception_v3": 96}
 NETWORKS = (
-    *("alexnet", "vgg11", "resnet18", "resnext50_32x4d", "mobilenet_v2", "mobilenet_v3_small"),
+    *("alexnet", "resnet18", "resnext50_32x4d", "mobilenet_v2", "mobilenet_v3_small"),
     *("efficientnet_b0", "shufflenet_v2_x0_5", "squeezenet1_1", "densenet121", "googlenet", "inception_v3"),
     *("mnasnet0_5", "regnet_y_400mf"),
     *("resnet18d", "ghostnet_050", "tf_efficientnet_lite0", "repvgg_a0", "mobileone_s0", "lcnet_050"),
